@@ -1,0 +1,156 @@
+"""The frozen values that flow from a model's source to its serving image.
+
+Each value contains the one it was made from, so that one record is the whole lineage.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, TypeAlias
+
+ExportMethod: TypeAlias = Literal["script", "trace"]
+Level: TypeAlias = Literal["error", "warning", "info"]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content as 64 hex digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file by content: `sha256` in hex, `size` in bytes."""
+
+    path: Path
+    sha256: str
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Describes the file at `path` as it is now."""
+        return cls(path=path, sha256=sha256_of(path), size=path.stat().st_size)
+
+    def is_intact(self) -> bool:
+        """Whether the file is still there with the same content."""
+        return self.path.is_file() and self.path.stat().st_size == self.size and sha256_of(self.path) == self.sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """One input or output. `datatype` is the Open Inference Protocol's name; -1 in `shape` is a free dimension."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far an answer may be off: |answer - expected| <= absolute + relative * |expected|, element by element."""
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a container may use: memory in MiB, cpus in cores, processes and threads by count."""
+
+    memory: int
+    cpus: float
+    pids: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """How a model is trained. `floors` maps a metric to the least value that is good enough."""
+
+    epochs: int
+    batch_size: int
+    seed: int
+    floors: Mapping[str, float]
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model as its folder under model_src/ describes it. `params` are passed to model.py as they are."""
+
+    name: str
+    version: str
+    description: str
+    license: str
+    folder: Path
+    sources: tuple[File, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    params: Mapping[str, Any]
+    training: Training
+    export: ExportMethod
+    tolerance: Tolerance
+    serving: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedModel:
+    """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split."""
+
+    weights: File
+    trainer: str
+    metrics: Mapping[str, float]
+    spec: ModelSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """A TorchScript archive with its evidence.
+
+    `samples` (safetensors) holds inputs and the trained model's answers; `contract` (JSON) is what the server,
+    the check and the client are told. `operators` are the schemas that the archive needs; `parity` the largest
+    absolute difference to the eager model for each output.
+    """
+
+    file: File
+    samples: File
+    contract: File
+    method: ExportMethod
+    operators: tuple[str, ...]
+    producer: Mapping[str, str]
+    parity: Mapping[str, float]
+    trained: TrainedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServingImage:
+    """An image in the engine. `digest` is its image id, `runtime` that of the model-free image below it."""
+
+    tag: str
+    digest: str
+    diff_ids: tuple[str, ...]
+    device: str
+    runtime: str
+    archive: Archive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a gate noticed: the rule, where it was broken, why that matters and how to mend it."""
+
+    rule: str
+    level: Level
+    where: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What a gate says of `digest`, the one subject it judged, and `against`, what it was judged with."""
+
+    gate: str
+    digest: str
+    against: str
+    findings: tuple[Finding, ...]
+    measured: Mapping[str, float]

@@ -1,0 +1,106 @@
+"""Every expected way to stop, each with its own exit code.
+
+Exit code 1 is for bugs, which keep their traceback, and 2 for a wrong command line (both invoke's own).
+"""
+
+from typing import ClassVar
+
+
+class PipelineError(Exception):
+    """Something a person can put right. The message says what happened, what it means and what to do."""
+
+    exit_code: ClassVar[int]
+
+
+class SpecError(PipelineError):
+    """model.yaml, or a model's folder, is not what the contract in model_src/README.md asks for."""
+
+    exit_code = 3
+
+
+class PinsError(PipelineError):
+    """images/pins.toml is wrong, or something that it pins is not to be had."""
+
+    exit_code = 4
+
+
+class DriftError(PipelineError):
+    """A root resolved to other packages than recorded, and --locked forbids it."""
+
+    exit_code = 5
+
+
+class EngineError(PipelineError):
+    """No container engine can be used, or it went away while we used it."""
+
+    exit_code = 6
+
+
+class SpaceError(PipelineError):
+    """A disk is full, or too full to start."""
+
+    exit_code = 7
+
+
+class BuildError(PipelineError):
+    """An image could not be built."""
+
+    exit_code = 8
+
+
+class RecordError(PipelineError):
+    """A record in build/ is missing, unreadable, or its files are not the ones it names."""
+
+    exit_code = 9
+
+
+class TrainError(PipelineError):
+    """Training failed, or the trained model is below the floor that model.yaml sets."""
+
+    exit_code = 10
+
+
+class ExportError(PipelineError):
+    """The model could not be turned into a TorchScript archive that computes the same."""
+
+    exit_code = 11
+
+
+class CheckError(PipelineError):
+    """The archive and the runtime image do not fit, or the archive is not what it claims to be."""
+
+    exit_code = 12
+
+
+class AssembleError(PipelineError):
+    """The serving image could not be put together from its parts."""
+
+    exit_code = 13
+
+
+class AuditError(PipelineError):
+    """The image breaks a rule of the serving image."""
+
+    exit_code = 14
+
+
+class SmokeError(PipelineError):
+    """The running container does not behave as the production contract asks."""
+
+    exit_code = 15
+
+
+class TestsFailed(PipelineError):
+    """A linter or a test found something."""
+
+    exit_code = 16
+
+
+class ContainerFailed(PipelineError):
+    """A container that we ran ended with an error. Steps turn it into their own error; `code` is its exit code."""
+
+    exit_code = 17
+
+    def __init__(self, message: str, *, code: int = 137) -> None:
+        super().__init__(message)
+        self.code = code

@@ -1,0 +1,60 @@
+"""Small valid values to begin a test with; their files lie in the folder that is given."""
+
+import json
+from pathlib import Path
+
+from pipeline.artifacts import Archive, File, Limits, ModelSpec, Tensor, Tolerance, TrainedModel, Training
+
+LIMITS = Limits(memory=512, cpus=1.0, pids=64)
+
+
+def file(path: Path, text: str) -> File:
+    """Writes a file and describes it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return File.of(path)
+
+
+def model_spec(folder: Path) -> ModelSpec:
+    """A perceptron with one input and one output."""
+    return ModelSpec(
+        name="tiny",
+        version="1.0.0",
+        description="A small one",
+        license="Apache-2.0",
+        folder=folder / "tiny",
+        sources=(file(folder / "tiny/model.py", "source"),),
+        inputs=(Tensor(name="x", datatype="FP32", shape=(-1, 4)),),
+        outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 2)),),
+        params={"hidden": 8, "names": ["a", "b"]},
+        training=Training(epochs=2, batch_size=8, seed=0, floors={"accuracy": 0.5}, limits=LIMITS),
+        export="trace",
+        tolerance=Tolerance(absolute=1e-5, relative=1e-5),
+        serving=LIMITS,
+    )
+
+
+def trained_model(folder: Path) -> TrainedModel:
+    """The perceptron, trained."""
+    weights = file(folder / "train/weights.safetensors", "weights")
+    return TrainedModel(weights=weights, trainer="sha256:7", metrics={"accuracy": 0.9}, spec=model_spec(folder))
+
+
+def archive(folder: Path) -> Archive:
+    """The perceptron, exported; its three files hold text."""
+    model = file(folder / "export/model.pt", "model")
+    samples = file(folder / "export/samples.safetensors", "samples")
+    content = {
+        "archive": {"file": "model.pt", "sha256": model.sha256, "size": model.size},
+        "samples": {"file": "samples.safetensors", "sha256": samples.sha256, "size": samples.size, "count": 1},
+    }
+    return Archive(
+        file=model,
+        samples=samples,
+        contract=file(folder / "export/contract.json", json.dumps(content)),
+        method="trace",
+        operators=("aten::relu(Tensor self) -> Tensor",),
+        producer={"torch": "2.8.0"},
+        parity={"y": 0.0},
+        trained=trained_model(folder),
+    )
