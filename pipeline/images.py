@@ -1,0 +1,155 @@
+"""The pinned images: where models are trained, where code is compiled, what serves; built only when inputs changed."""
+
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline import progress
+from pipeline.artifacts import Limits
+from pipeline.bootstrap import bootstrap, drift
+from pipeline.engine import LABEL, Build, Engine, Image, Job
+from pipeline.errors import DriftError, SpaceError
+from pipeline.pins import IMAGES, Pins, RootPin
+from pipeline.records import contents_of, digest_of
+
+INPUTS = f"{LABEL}.inputs"
+# The trainer is 7.3 GB and pip needs the wheels and what it unpacks of them beside each other for a while.
+_TRAINER_SPACE = 20 * 2**30
+_SMALL_SPACE = 3 * 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Recipe:
+    """A Dockerfile's stage, the tag it gets and what it is made from."""
+
+    build: Build
+    inputs: str
+    space: int
+
+
+def trainer(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """pytorch-cuda, stage `train`: where models are trained and exported."""
+    base = _base(pins.build_root, engine=engine, locked=locked)
+    return _made(_pytorch(pins, "train", pins.trainer, base), engine=engine)
+
+
+def toolchain(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """pytorch-cuda, stage `toolchain`: the same with a compiler, where native code is built."""
+    trainer(pins, engine=engine, locked=locked)
+    base = _base(pins.build_root, engine=engine, locked=locked)
+    recipe = _pytorch(pins, "toolchain", f"{pins.trainer}-toolchain", base)
+    found = engine.find(recipe.build.tag)
+    if found and found.labels.get(INPUTS) == recipe.inputs:
+        return found
+    image = _made(recipe, engine=engine)
+    try:
+        _report_drift("toolchain", _installed(image, engine), IMAGES / "pytorch-cuda" / "toolchain.packages", locked)
+    except DriftError:
+        engine.remove((recipe.build.tag,))
+        raise
+    return image
+
+
+def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """torchscript-runtime: the model-free serving image."""
+    compiler = toolchain(pins, engine=engine, locked=locked)
+    base = _base(pins.serving_root, engine=engine, locked=locked)
+    folder = IMAGES / "serving"
+    build = Build(
+        folder=folder,
+        dockerfile=folder / "Dockerfile",
+        stage="runtime",
+        tag=pins.runtime,
+        args={"TOOLCHAIN": f"{pins.trainer}-toolchain", "SERVING_BASE": _reference(pins.serving_root)},
+        labels={
+            "org.opencontainers.image.ref.name": pins.runtime,
+            f"{LABEL}.torch": pins.torch,
+            f"{LABEL}.device": pins.device,
+        },
+    )
+    inputs = digest_of(base.diff_ids, compiler.labels[INPUTS], contents_of(folder))
+    return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
+
+
+def _pytorch(pins: Pins, stage: str, tag: str, base: Image) -> _Recipe:
+    folder = IMAGES / "pytorch-cuda"
+    build = Build(
+        folder=folder,
+        dockerfile=folder / "Dockerfile",
+        stage=stage,
+        tag=tag,
+        args={"BASE": _reference(pins.build_root)},
+        labels={f"{LABEL}.torch": pins.torch, f"{LABEL}.cuda": pins.cuda},
+    )
+    contents = contents_of(folder)
+    if stage == "train":
+        del contents["toolchain.packages"]
+    return _Recipe(build=build, inputs=digest_of(base.diff_ids, stage, contents), space=_TRAINER_SPACE)
+
+
+def _made(recipe: _Recipe, *, engine: Engine) -> Image:
+    """The image of a recipe: the one that is there if its inputs are the same, else a new one."""
+    build = recipe.build
+    found = engine.find(build.tag)
+    if found and found.labels.get(INPUTS) == recipe.inputs:
+        return found
+    _require_space(engine, recipe.space, build.tag)
+    progress.say(f"building {build.tag}")
+    return engine.build(replace(build, labels={**build.labels, INPUTS: recipe.inputs}))
+
+
+def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
+    """The root that images start from, bootstrapped unless it is there or pinned to a registry image."""
+    reference = _reference(pin)
+    inputs = digest_of(pin, contents_of(IMAGES / "base"))
+    found = engine.find(reference)
+    if found and (pin.image or found.labels.get(INPUTS) == inputs):
+        return found
+    if pin.image:
+        return engine.pull(pin.image)
+    _require_space(engine, _SMALL_SPACE, reference)
+    progress.say(f"bootstrapping {reference} from Debian {pin.suite} packages")
+    with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
+        root = Path(folder) / "root.tar"
+        packages = bootstrap(pin, root)
+        _report_drift(f"{pin.name} root", packages, IMAGES / "base" / f"{pin.name}.packages", locked)
+        return engine.import_root(root, tag=reference, labels={INPUTS: inputs})
+
+
+def _reference(pin: RootPin) -> str:
+    return pin.image or f"torchyard-base:{pin.name}"
+
+
+def _installed(image: Image, engine: Engine) -> tuple[str, ...]:
+    """The Debian packages in an image, as `name version architecture`."""
+    lines: list[str] = []
+    query = ("dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture}\\n")
+    job = Job(image=image.digest, command=query, limits=Limits(memory=256, cpus=1, pids=16))
+    engine.run(job, on_line=lines.append)
+    return tuple(sorted(lines))
+
+
+def _report_drift(name: str, packages: tuple[str, ...], record: Path, locked: bool) -> None:
+    recorded = tuple(record.read_text(encoding="utf-8").splitlines()) if record.exists() else ()
+    changes = drift(recorded, packages)
+    if not changes:
+        return
+    listing = "\n".join(f"  {change}" for change in changes)
+    text = f"The {name} resolved to other packages than {record.name} records:\n{listing}"
+    if locked:
+        raise DriftError(
+            f"{text}\nWith --locked that stops the build. Build without it to accept Debian's updates, "
+            f"or refresh {record.name}."
+        )
+    progress.say(text)
+
+
+def _require_space(engine: Engine, needed: int, what: str) -> None:
+    """Says no before the first expensive minute; an engine in a virtual machine keeps its disk to itself."""
+    root = engine.info().root
+    if root.exists() and (free := shutil.disk_usage(root).free) < needed:
+        raise SpaceError(
+            f"{what} needs {needed / 2**30:.0f} GiB free at {root} and there are {free / 2**30:.1f} GiB. "
+            "Free some space, for example with `inv clean --images` or `docker system prune`."
+        )
