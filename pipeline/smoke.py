@@ -1,0 +1,80 @@
+"""The smoke gate: runs the image as production would and holds the running container to what tests/smoke asks of it."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pipeline.artifacts import Finding, Limits, Verdict
+from pipeline.engine import Engine
+from pipeline.errors import SmokeError
+from pipeline.progress import say
+
+HOME = Path(__file__).resolve().parent.parent
+
+
+def smoke(reference: str, *, limits: Limits, engine: Engine) -> Verdict:
+    """Runs tests/smoke against the image under the production contract.
+
+    Returns a verdict about the image's id; `measured` holds what the tests recorded, such as seconds to ready.
+
+    Raises:
+        SmokeError: the image is not there, or a test failed; the message lists each with what it saw.
+    """
+    image = engine.find(reference)
+    if image is None:
+        raise SmokeError(f"There is no image {reference}. `inv assemble --model NAME` makes one.")
+    with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
+        report = Path(folder) / "report.xml"
+        log = _run_tests(image.digest, limits, engine.info().address, report)
+        if not report.exists():
+            raise SmokeError(f"{reference}: the smoke tests did not run:\n{log}")
+        suite = ElementTree.parse(report).getroot()[0]  # noqa: S314 (pytest wrote it just now)
+    findings = tuple(_findings(suite))
+    if findings or not int(suite.get("tests", "0")):
+        listing = "\n".join(f"  {finding.rule}: {finding.message}" for finding in findings)
+        raise SmokeError(f"{reference} does not behave under the production contract:\n{listing or log}")
+    measured = {item.get("name", ""): float(item.get("value", "nan")) for item in suite.iter("property")}
+    return Verdict(gate="smoke", digest=image.digest, against="", findings=(), measured=measured)
+
+
+def _run_tests(digest: str, limits: Limits, address: str, report: Path) -> str:
+    """Runs pytest in a process of its own, passing its lines on; returns them."""
+    command = [sys.executable, "-m", "pytest", "tests/smoke", "--verbose", "--no-header", "--tb=short"]
+    command += ["-p", "no:cacheprovider", f"--junitxml={report}", f"--image={digest}"]
+    command += [f"--memory={limits.memory}", f"--cpus={limits.cpus}", f"--pids={limits.pids}"]
+    # Ryuk, testcontainers' reaper, comes from a registry; every container here is removed by its own fixture.
+    environment = os.environ | {"TESTCONTAINERS_RYUK_DISABLED": "true", "DOCKER_HOST": address}
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, cwd=HOME, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            for line in process.stdout or ():
+                lines.append(f"  {line.rstrip()}")
+                if "::" in line:
+                    say(lines[-1])
+        except BaseException:
+            # pytest removes its containers on the way out.
+            process.terminate()
+            raise
+    return "\n".join(lines)
+
+
+def _findings(suite: ElementTree.Element) -> list[Finding]:
+    findings = []
+    for case in suite.iter("testcase"):
+        for problem in (*case.findall("failure"), *case.findall("error")):
+            name = case.get("name", "").removeprefix("test_").replace("_", "-")
+            message = "\n    ".join([problem.get("message", ""), *_last_lines(problem.text)])
+            fix = "the container's log is in the test's output above"
+            findings.append(
+                Finding(rule=name, level="error", where=case.get("classname", ""), message=message, fix=fix)
+            )
+    return findings
+
+
+def _last_lines(text: str | None) -> list[str]:
+    return [line for line in (text or "").splitlines() if line.startswith("E ")][:8]

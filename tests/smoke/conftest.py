@@ -1,0 +1,143 @@
+"""An image under the production contract, once for all tests, and what its contract promises."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from docker.models.containers import Container
+from numpy.typing import NDArray
+from safetensors.numpy import load
+from testcontainers.core.container import DockerContainer
+
+from pipeline.artifacts import Limits
+from pipeline.engine.docker import DockerEngine, connect, production
+
+PORT = 8080
+# An image is given this long to load, replay its samples and warm up.
+READY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Inputs by name and the answers that the trained model gave to them."""
+
+    inputs: dict[str, NDArray[Any]]
+    outputs: dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """A running container and where it listens."""
+
+    container: Container
+    address: str
+    started: float
+
+    def url(self, path: str) -> str:
+        """The URL of a path below the server's root."""
+        return f"http://{self.address}/{path}"
+
+    def wait_until_ready(self) -> float:
+        """Waits until ready answers 200; returns the seconds since the start."""
+        while time.monotonic() - self.started < READY_SECONDS:
+            try:
+                if requests.get(self.url("v2/health/ready"), timeout=5).ok:
+                    return time.monotonic() - self.started
+            except requests.ConnectionError:
+                self.container.reload()
+                assert self.container.status == "running", self.log()
+            time.sleep(0.02)
+        raise AssertionError(f"not ready after {READY_SECONDS:.0f} s:\n{self.log()}")
+
+    def log(self) -> str:
+        """The container's last lines."""
+        return str(self.container.logs(tail=20).decode(errors="replace"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--image", required=True, help="the serving image, by tag or id")
+    parser.addoption("--memory", type=int, default=1024, help="MiB")
+    parser.addoption("--cpus", type=float, default=1.0, help="cores")
+    parser.addoption("--pids", type=int, default=256, help="processes and threads")
+
+
+@pytest.fixture(scope="session")
+def engine() -> DockerEngine:
+    return connect()
+
+
+@pytest.fixture(scope="session")
+def image(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("image"))
+
+
+@pytest.fixture(scope="session")
+def limits(request: pytest.FixtureRequest) -> Limits:
+    option = request.config.getoption
+    return Limits(memory=option("memory"), cpus=option("cpus"), pids=option("pids"))
+
+
+@pytest.fixture(scope="session")
+def contract(engine: DockerEngine, image: str) -> dict[str, Any]:
+    found = engine.find(image)
+    assert found, f"there is no image {image}"
+    answer: dict[str, Any] = json.loads(found.labels["io.torchyard.contract"])
+    return answer
+
+
+@pytest.fixture(scope="session")
+def samples(engine: DockerEngine, image: str) -> list[Sample]:
+    content = engine.read_file(image, "/model/samples.safetensors")
+    assert content, "the image has no samples"
+    gathered: dict[int, Sample] = {}
+    for key, tensor in load(content).items():
+        index, side, name = key.split("/", 2)
+        sample = gathered.setdefault(int(index), Sample(inputs={}, outputs={}))
+        (sample.inputs if side == "input" else sample.outputs)[name] = tensor
+    return [gathered[index] for index in sorted(gathered)]
+
+
+@contextmanager
+def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Serving]:
+    settings = production(limits, engine.serving_network())
+    server = DockerContainer(image)
+    server.tmpfs = settings.pop("tmpfs")
+    server.ports = {f"{PORT}/tcp": ("127.0.0.1", 0)}  # type: ignore[dict-item]
+    started = time.monotonic()
+    with server.with_kwargs(**settings):
+        container = server.get_wrapped_container()
+        container.reload()
+        bindings = container.ports[f"{PORT}/tcp"]
+        assert bindings, "the port is not published"
+        yield Serving(container=container, address=f"127.0.0.1:{bindings[0]['HostPort']}", started=started)
+
+
+@pytest.fixture(scope="session")
+def serving(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Serving]:
+    """One container for all tests that leave it as they found it."""
+    with _running(image, limits, engine) as server:
+        yield server
+
+
+@pytest.fixture
+def short_lived(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Serving]:
+    """A container of its own, for a test that stops it."""
+    with _running(image, limits, engine) as server:
+        yield server
+
+
+def difference(answer: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The largest absolute difference of two answers of the same shape."""
+    assert answer.shape == expected.shape
+    return float(np.max(np.abs(answer.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
+
+
+def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:
+    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere."""
+    np.testing.assert_allclose(answer, expected, atol=tolerance["absolute"], rtol=tolerance["relative"])

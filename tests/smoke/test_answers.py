@@ -1,0 +1,72 @@
+"""The samples over the wire: the container answers what the trained model answered."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from tritonclient import http as triton
+
+from tests.smoke.conftest import Sample, Serving, assert_agrees, difference
+
+# Where numpy has another name for a datatype of the protocol than the datatype's own in lower case.
+_NUMPY = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_}
+
+
+@pytest.fixture
+def client(serving: Serving) -> Iterator[triton.InferenceServerClient]:
+    serving.wait_until_ready()
+    with triton.InferenceServerClient(serving.address) as client:
+        yield client
+
+
+def test_metadata_is_the_contract(client: triton.InferenceServerClient, contract: dict[str, Any]) -> None:
+    metadata = client.get_model_metadata(contract["name"])
+    assert metadata["name"] == contract["name"]
+    assert metadata["versions"] == [contract["version"]]
+    assert metadata["inputs"] == contract["inputs"]
+    assert metadata["outputs"] == contract["outputs"]
+
+
+def test_samples_agree_in_binary(
+    client: triton.InferenceServerClient,
+    contract: dict[str, Any],
+    samples: list[Sample],
+    record_testsuite_property: Callable[[str, object], None],
+) -> None:
+    worst = 0.0
+    for sample in samples:
+        answer = client.infer(contract["name"], [_tensor(contract, name, x) for name, x in sample.inputs.items()])
+        for name, expected in sample.outputs.items():
+            assert_agrees(answer.as_numpy(name), expected, contract["tolerance"])
+            worst = max(worst, difference(answer.as_numpy(name), expected))
+    assert samples
+    record_testsuite_property("max_abs", worst)
+
+
+def test_samples_agree_in_json(serving: Serving, contract: dict[str, Any], samples: list[Sample]) -> None:
+    serving.wait_until_ready()
+    datatypes = {tensor["name"]: tensor["datatype"] for tensor in (*contract["inputs"], *contract["outputs"])}
+    for sample in samples:
+        inputs = [
+            {"name": name, "datatype": datatypes[name], "shape": list(x.shape), "data": x.ravel().tolist()}
+            for name, x in sample.inputs.items()
+        ]
+        response = requests.post(
+            serving.url(f"v2/models/{contract['name']}/infer"), json={"id": "smoke", "inputs": inputs}, timeout=60
+        )
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        assert answer["id"] == "smoke"
+        for output in answer["outputs"]:
+            kind = _NUMPY.get(output["datatype"], output["datatype"].lower())
+            tensor = np.array(output["data"], dtype=kind).reshape(output["shape"])
+            assert_agrees(tensor, sample.outputs[output["name"]], contract["tolerance"])
+
+
+def _tensor(contract: dict[str, Any], name: str, value: np.ndarray[Any, Any]) -> triton.InferInput:
+    datatype = next(tensor["datatype"] for tensor in contract["inputs"] if tensor["name"] == name)
+    tensor = triton.InferInput(name, list(value.shape), datatype)
+    tensor.set_data_from_numpy(value)
+    return tensor

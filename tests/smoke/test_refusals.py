@@ -1,0 +1,73 @@
+"""Bad requests: an answer that says what is wrong, and a server that goes on."""
+
+import json
+from typing import Any
+
+import pytest
+import requests
+
+from tests.smoke.conftest import Sample, Serving
+
+_BROKEN: dict[str, Any] = {
+    "no_json": lambda _: b"{",
+    "not_an_object": lambda _: b"[]",
+    "no_inputs": lambda _: b"{}",
+    "unknown_input": lambda tensor: _body(tensor | {"name": "nobody"}),
+    "wrong_datatype": lambda tensor: _body(tensor | {"datatype": "FP8"}),
+    "wrong_rank": lambda tensor: _body(tensor | {"shape": [1] * 9}),
+    "negative_shape": lambda tensor: _body(tensor | {"shape": [-1 for _ in tensor["shape"]]}),
+    "huge_shape": lambda tensor: _body(tensor | {"shape": [2**40 for _ in tensor["shape"]]}),
+    "too_little_data": lambda tensor: _body(tensor | {"data": tensor["data"][:-1]}),
+    "too_much_data": lambda tensor: _body(tensor | {"data": [*tensor["data"], 0]}),
+    "data_of_another_kind": lambda tensor: _body(tensor | {"data": [{} for _ in tensor["data"]]}),
+}
+
+
+@pytest.mark.parametrize("kind", _BROKEN)
+def test_bad_request_is_a_4xx(serving: Serving, contract: dict[str, Any], samples: list[Sample], kind: str) -> None:
+    serving.wait_until_ready()
+    (name, value), *_ = samples[0].inputs.items()
+    declared = next(tensor for tensor in contract["inputs"] if tensor["name"] == name)
+    tensor = {
+        "name": name,
+        "datatype": declared["datatype"],
+        "shape": list(value.shape),
+        "data": value.ravel().tolist(),
+    }
+    response = requests.post(
+        serving.url(f"v2/models/{contract['name']}/infer"),
+        data=_BROKEN[kind](tensor),
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    _assert_refused(response)
+
+
+@pytest.mark.parametrize("path", ["v2/models/nobody/infer", "v2/models/nobody", "v2/nowhere", "../../etc/passwd"])
+def test_unknown_path_is_a_404(serving: Serving, path: str) -> None:
+    serving.wait_until_ready()
+    response = requests.post(serving.url(path), data=b"{}", timeout=30)
+    _assert_refused(response)
+    assert response.status_code in {404, 405}
+
+
+def test_binary_header_that_lies_is_a_4xx(serving: Serving, contract: dict[str, Any]) -> None:
+    serving.wait_until_ready()
+    response = requests.post(
+        serving.url(f"v2/models/{contract['name']}/infer"),
+        data=b"{}",
+        headers={"Inference-Header-Content-Length": "4096"},
+        timeout=30,
+    )
+    _assert_refused(response)
+
+
+def _body(tensor: dict[str, Any]) -> bytes:
+    return json.dumps({"inputs": [tensor]}).encode()
+
+
+def _assert_refused(response: requests.Response) -> None:
+    assert 400 <= response.status_code < 500, f"{response.status_code}: {response.text[:200]}"
+    error = response.json()["error"]
+    assert isinstance(error, str)
+    assert error
