@@ -1,0 +1,99 @@
+"""Holds an archive against the contract that lies beside it and against the one inside it."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import File, Finding
+from pipeline.check.zipped import Zipped, open_archive
+
+CONTRACT = "contract.json"
+INSIDE = "extra/contract.json"
+SAMPLES = "samples.safetensors"
+MAX_CONTRACT = 2 * 2**20
+_EXPORT = "Export the model again with `inv export`, and keep the three files of one export together."
+
+
+def parse(content: bytes) -> dict[str, Any]:
+    """A contract's JSON object.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    try:
+        contract = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+    if not isinstance(contract, dict):
+        raise ValueError(f"it is a {type(contract).__name__}, not an object")
+    return contract
+
+
+def contract_in(zipped: Zipped) -> bytes | None:
+    """The contract that export put into an archive, as bytes; None in an archive from elsewhere.
+
+    Raises:
+        ValueError: it is too large to be one.
+    """
+    if INSIDE not in zipped.entries:
+        return None
+    size = zipped.entries[INSIDE].file_size
+    if size > MAX_CONTRACT:
+        raise ValueError(f"it has {size} bytes, more than {MAX_CONTRACT}")
+    return zipped.read(INSIDE, limit=MAX_CONTRACT)
+
+
+def compare_files(archive: File) -> Iterator[Finding]:
+    """Whether the archive and the samples are the files that the contract beside them names."""
+    path = archive.path.with_name(CONTRACT)
+    try:
+        contract = _beside(path)
+        yield from _same_file(archive, dict(contract["archive"]))
+        samples = path.with_name(SAMPLES)
+        if samples.is_file():
+            yield from _same_file(File.of(samples), dict(contract["samples"]))
+        else:
+            yield _finding("no-samples", SAMPLES, f"{CONTRACT} is there, the samples that it names are not")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        yield _finding("bad-contract", CONTRACT, f"it is not a contract that export writes ({error!r:.200})")
+
+
+def compare_contracts(archive: File) -> Iterator[Finding]:
+    """Whether the contract beside the archive is the one inside it; in addition it names the files.
+
+    Only for an archive in which `inspect` found no error, beside a contract in which `compare_files` found none.
+    """
+    beside = _beside(archive.path.with_name(CONTRACT))
+    with archive.path.open("rb") as stream:
+        content = contract_in(open_archive(stream))
+    if content is None:
+        yield _finding("contract", INSIDE, f"{CONTRACT} lies beside the archive, and none is inside it")
+        return
+    inside = parse(content)
+    expected = {key: value for key, value in beside.items() if key != "archive"}
+    expected["samples"] = {key: value for key, value in beside["samples"].items() if key != "file"}
+    differing = sorted(key for key in expected.keys() | inside.keys() if expected.get(key) != inside.get(key))
+    if differing:
+        told = f"it differs from the one inside the archive in: {', '.join(differing)[:500]}"
+        yield _finding("contract", CONTRACT, told)
+
+
+def _same_file(file: File, claimed: dict[str, Any]) -> Iterator[Finding]:
+    if claimed.get("size") != file.size:
+        told = f"it has {file.size} bytes, and {CONTRACT} says {claimed.get('size')}"
+    elif claimed.get("sha256") != file.sha256:
+        told = f"its sha256 is {file.sha256}, and {CONTRACT} says {claimed.get('sha256')}"
+    else:
+        return
+    yield _finding("digest", file.path.name, f"{told}: it was changed, damaged, or comes from another export")
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONTRACT:
+        raise ValueError(f"it has more than {MAX_CONTRACT} bytes")
+    return parse(path.read_bytes())
+
+
+def _finding(rule: str, where: str, told: str) -> Finding:
+    return Finding(rule=rule, level="error", where=where, message=told, fix=_EXPORT)
