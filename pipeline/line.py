@@ -1,0 +1,146 @@
+"""The line from a model's source to a smoked image: each step runs when what it is made from has changed."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline import images, records
+from pipeline.artifacts import Archive, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.assemble import assemble
+from pipeline.audit import audit
+from pipeline.check import check
+from pipeline.engine import Engine, Image
+from pipeline.export import export
+from pipeline.pins import Pins
+from pipeline.progress import say
+from pipeline.smoke import smoke
+from pipeline.train import train
+
+T = TypeVar("T")
+_HERE = Path(__file__).resolve().parent
+STEPS = ("train", "export", "check", "assemble", "audit", "smoke")
+
+
+class Line:
+    """One model on its way. Asking for a step's value runs what that step needs, and nothing twice.
+
+    A step is skipped when its record in `build` names the same inputs and the files and image it made are still
+    there unchanged; the steps in `force` run whatever their records say.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        pins: Pins,
+        engine: Engine,
+        build: Path,
+        force: Collection[str] = (),
+        locked: bool = False,
+    ) -> None:
+        self._spec = spec
+        self._pins = pins
+        self._engine = engine
+        self._build = build / spec.name
+        self._force = frozenset(force)
+        self._locked = locked
+        self.ran: list[str] = []
+
+    @cached_property
+    def train(self) -> TrainedModel:
+        """The trained model. What only later steps read of model.yaml does not train it again."""
+        spec, out = self._spec, self._build / "train"
+        code = {file.path.relative_to(spec.folder).as_posix(): file.sha256 for file in spec.sources}
+        code.pop("model.yaml")
+        inputs = records.digest_of(
+            code, spec.params, spec.training, self._trainer.digest, records.contents_of(_HERE / "inside")
+        )
+        trained = self._step(
+            "train", TrainedModel, inputs, lambda: train(spec, trainer=self._trainer, engine=self._engine, out=out)
+        )
+        return replace(trained, spec=spec)
+
+    @cached_property
+    def export(self) -> Archive:
+        """The archive, its contract and its samples."""
+        trained, out = self.train, self._build / "export"
+        inputs = records.digest_of(
+            trained.spec, trained.weights, self._trainer.digest, records.contents_of(_HERE / "inside")
+        )
+        return self._step(
+            "export", Archive, inputs, lambda: export(trained, trainer=self._trainer, engine=self._engine, out=out)
+        )
+
+    @cached_property
+    def check(self) -> Verdict:
+        """What `check` says of the archive in the runtime image."""
+        archive, runtime = self.export, self._runtime
+        inputs = records.digest_of(
+            archive.file, archive.contract, archive.samples, runtime.digest, records.contents_of(_HERE / "check")
+        )
+        return self._step(
+            "check", Verdict, inputs, lambda: check(archive.file.path, runtime=runtime.digest, engine=self._engine)
+        )
+
+    @cached_property
+    def assemble(self) -> ServingImage:
+        """The serving image of an archive that passed its check."""
+        archive, runtime, epoch = self.export, self._runtime, self._pins.serving_root.epoch
+        verdict = self.check
+        inputs = records.digest_of(archive, verdict, runtime.digest, epoch)
+        return self._step(
+            "assemble",
+            ServingImage,
+            inputs,
+            lambda: assemble(archive, runtime=runtime, epoch=epoch, engine=self._engine),
+            still=lambda image: (found := self._engine.find(image.tag)) is not None and found.digest == image.digest,
+        )
+
+    @cached_property
+    def audit(self) -> Verdict:
+        """What `audit` says of the serving image."""
+        image = self.assemble
+        inputs = records.digest_of(image.digest, records.contents_of(_HERE / "audit"))
+        return self._step("audit", Verdict, inputs, lambda: audit(image.tag, engine=self._engine))
+
+    @cached_property
+    def smoke(self) -> Verdict:
+        """What `smoke` says of the serving image in a container."""
+        image, limits = self.assemble, self._spec.serving
+        inputs = records.digest_of(image.digest, limits, records.contents_of(_HERE.parent / "tests" / "smoke"))
+        return self._step("smoke", Verdict, inputs, lambda: smoke(image.tag, limits=limits, engine=self._engine))
+
+    @cached_property
+    def _trainer(self) -> Image:
+        return images.trainer(self._pins, engine=self._engine, locked=self._locked)
+
+    @cached_property
+    def _runtime(self) -> Image:
+        return images.runtime(self._pins, engine=self._engine, locked=self._locked)
+
+    def _step(
+        self,
+        name: str,
+        kind: type[T],
+        inputs: str,
+        make: Callable[[], T],
+        *,
+        still: Callable[[T], bool] = lambda _: True,
+    ) -> T:
+        record = self._build / f"{name}.json"
+        if name not in self._force:
+            value = records.fresh(record, kind, inputs=inputs)
+            if value is not None and still(value):
+                say(f"{name:<9} unchanged")
+                return value
+        say(f"{name:<9} {self._spec.name}")
+        started = time.monotonic()
+        record.unlink(missing_ok=True)
+        value = make()
+        records.write(record, value, inputs=inputs)
+        self.ran.append(name)
+        say(f"{name:<9} done in {time.monotonic() - started:.1f} s")
+        return value

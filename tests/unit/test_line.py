@@ -1,0 +1,123 @@
+"""The line: a step runs when what it is made from changed, and what comes before it is never done again for nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipeline import images, line, pins
+from pipeline.artifacts import Archive, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.engine import Engine, Image
+from pipeline.errors import CheckError
+from pipeline.line import STEPS, Line
+from tests.unit import values
+from tests.unit.fake_engine import FakeEngine, layer
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> ModelSpec:
+    spec = values.model_spec(tmp_path / "source")
+    return replace(spec, sources=(*spec.sources, values.file(spec.folder / "model.yaml", "name: tiny")))
+
+
+@pytest.fixture(autouse=True)
+def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -> None:
+    """Each step, and each image, without the work."""
+    trainer = engine.add("pytorch-cuda:v2.8", layers=(layer({"a": b"1"}),))
+    engine.add("torchscript-runtime:v2.8-cpu", layers=(layer({"b": b"1"}),))
+
+    def train(spec: ModelSpec, **_: object) -> TrainedModel:
+        return replace(values.trained_model(tmp_path / "made"), spec=spec)
+
+    def export(trained: TrainedModel, **_: object) -> Archive:
+        return replace(values.archive(tmp_path / "made"), trained=trained)
+
+    def runtime(*_: object, **__: object) -> Image | None:
+        return engine.find("torchscript-runtime:v2.8-cpu")
+
+    def assemble(archive: Archive, *, runtime: Image, **_: object) -> ServingImage:
+        image = engine.add("tiny:1.0.0-cpu", labels={"runtime": runtime.digest})
+        return ServingImage(
+            tag="tiny:1.0.0-cpu",
+            digest=image.digest,
+            diff_ids=(),
+            device="cpu",
+            runtime=runtime.digest,
+            archive=archive,
+        )
+
+    def gate(name: str) -> Callable[..., Verdict]:
+        return lambda *_, **__: Verdict(gate=name, digest="sha256:1", against="", findings=(), measured={})
+
+    monkeypatch.setattr(images, "trainer", lambda *_, **__: trainer)
+    monkeypatch.setattr(images, "runtime", runtime)
+    for name, step in {"train": train, "export": export, "assemble": assemble}.items():
+        monkeypatch.setattr(line, name, step)
+    for name in ("check", "audit", "smoke"):
+        monkeypatch.setattr(line, name, gate(name))
+
+
+def _ran(spec: ModelSpec, engine: Engine, build: Path, force: tuple[str, ...] = ()) -> list[str]:
+    """The steps that a whole run took."""
+    whole = Line(spec, pins=pins.load(), engine=engine, build=build, force=force)
+    assert whole.audit.gate == "audit"
+    assert whole.smoke.gate == "smoke"
+    return whole.ran
+
+
+def test_everything_runs_once_and_then_nothing(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    assert _ran(spec, engine, tmp_path / "build") == list(STEPS)
+    assert _ran(spec, engine, tmp_path / "build") == []
+
+
+def test_force_runs_a_step_again_and_only_it_where_it_makes_the_same(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path
+) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    assert _ran(spec, engine, tmp_path / "build", force=("train",)) == ["train"]
+
+
+def test_another_runtime_trains_and_exports_nothing(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    engine.add("torchscript-runtime:v2.8-cpu", layers=(layer({"b": b"2"}),))
+    assert _ran(spec, engine, tmp_path / "build") == ["check", "assemble", "audit", "smoke"]
+
+
+def test_limits_of_the_container_are_no_reason_to_train(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    changed = replace(spec, serving=replace(spec.serving, memory=256))
+    ran = _ran(changed, engine, tmp_path / "build")
+    assert "train" not in ran
+    assert "smoke" in ran
+
+
+def test_changed_source_trains_again(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    changed = replace(spec, sources=(values.file(spec.folder / "model.py", "other source"), spec.sources[1]))
+    assert _ran(changed, engine, tmp_path / "build")[0] == "train"
+
+
+def test_an_image_that_is_gone_is_assembled_again(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    engine.remove(("tiny:1.0.0-cpu",))
+    assert _ran(spec, engine, tmp_path / "build") == ["assemble"]
+
+
+def test_weights_that_changed_on_disk_are_trained_again(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    (tmp_path / "made/train/weights.safetensors").write_text("tampered")
+    assert _ran(spec, engine, tmp_path / "build")[0] == "train"
+
+
+def test_an_archive_that_fails_its_check_is_not_assembled(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> Verdict:
+        raise CheckError("no")
+
+    monkeypatch.setattr(line, "check", refuse)
+    with pytest.raises(CheckError):
+        _ran(spec, engine, tmp_path / "build")
+    assert engine.find("tiny:1.0.0-cpu") is None
+    assert not (tmp_path / "build/tiny/check.json").exists()

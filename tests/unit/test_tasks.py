@@ -1,0 +1,83 @@
+"""The commands: their names and help, and how an error ends one."""
+
+import errno
+from typing import NoReturn
+
+import pytest
+from invoke.collection import Collection
+from invoke.context import Context
+from invoke.exceptions import Exit
+
+import tasks
+from pipeline.errors import CheckError, PipelineError, SpaceError, SpecError
+
+NAMESPACE = Collection.from_module(tasks)
+COMMANDS = [
+    *("assemble", "audit", "bench", "build-serving", "check", "clean", "doctor", "export"),
+    *("images", "lint", "serve", "smoke", "test", "train"),
+]
+
+
+def test_the_commands_are_these() -> None:
+    assert sorted(NAMESPACE.task_names) == COMMANDS
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_says_what_it_does(name: str) -> None:
+    command = NAMESPACE[name]
+    assert command.__doc__
+    assert command.__doc__.count("\n") == 0
+    options = [argument for argument in command.get_arguments() if not argument.help]
+    assert not options
+
+
+def _ending(error: BaseException) -> Exit:
+    @tasks.command()
+    def failing(_: Context) -> NoReturn:
+        raise error
+
+    with pytest.raises(Exit) as ended:
+        failing(Context())
+    return ended.value
+
+
+@pytest.mark.parametrize("kind", PipelineError.__subclasses__())
+def test_an_expected_error_ends_with_its_message_and_code(kind: type[PipelineError]) -> None:
+    ended = _ending(kind("what, why, and what to do"))
+    assert (ended.code, ended.message) == (kind.exit_code, "error: what, why, and what to do")
+
+
+def test_a_full_disk_is_told_as_one() -> None:
+    ended = _ending(OSError(errno.ENOSPC, "No space left on device", "build/x"))
+    assert ended.code == SpaceError.exit_code
+    assert "The disk is full at build/x" in str(ended.message)
+
+
+def test_an_interrupt_says_that_nothing_half_made_is_left() -> None:
+    ended = _ending(KeyboardInterrupt())
+    assert (ended.code, "nothing half-made" in str(ended.message)) == (130, True)
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), PermissionError(errno.EACCES, "denied")])
+def test_a_bug_keeps_its_traceback(error: Exception) -> None:
+    @tasks.command()
+    def failing(_: Context) -> NoReturn:
+        raise error
+
+    with pytest.raises(type(error)):
+        failing(Context())
+
+
+def test_a_gate_without_a_model_asks_which() -> None:
+    with pytest.raises(Exit) as ended:
+        NAMESPACE["check"](Context())
+    assert ended.value.code == SpecError.exit_code
+    assert "--model NAME" in str(ended.value.message)
+    assert CheckError.exit_code != SpecError.exit_code
+
+
+def test_an_unknown_model_is_told_before_anything_is_asked_of_the_engine() -> None:
+    with pytest.raises(Exit) as ended:
+        NAMESPACE["train"](Context(), model="resent")
+    assert ended.value.code == SpecError.exit_code
+    assert "resnet" in str(ended.value.message)
