@@ -11,14 +11,14 @@ from tests.smoke.conftest import Serving
 
 
 def test_health_goes_from_starting_to_healthy(
-    serving: Serving, record_testsuite_property: Callable[[str, object], None]
+    short_lived: Serving, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    assert _health(serving) == "starting"
-    record_testsuite_property("ready_seconds", round(serving.wait_until_ready(), 3))
+    assert _health(short_lived) == "starting"
+    record_testsuite_property("ready_seconds", round(short_lived.wait_until_ready(), 3))
     deadline = time.monotonic() + 30
-    while _health(serving) == "starting" and time.monotonic() < deadline:
+    while _health(short_lived) == "starting" and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert _health(serving) == "healthy", serving.log()
+    assert _health(short_lived) == "healthy", short_lived.log()
 
 
 @pytest.mark.parametrize("path", ["v2/health/live", "v2/health/ready", "v2", "v2/"])

@@ -1,0 +1,65 @@
+"""Running a serving image where a person can try it: on loopback, under the production contract."""
+
+import json
+import time
+from pathlib import Path
+
+import requests
+from safetensors import safe_open
+
+from pipeline import records
+from pipeline.artifacts import ServingImage
+from pipeline.engine import Engine, Serving
+from pipeline.errors import EngineError
+from pipeline.progress import say
+
+_READY_SECONDS = 60
+
+
+def serve(image: ServingImage, *, port: int, engine: Engine, build: Path) -> None:
+    """Serves until interrupted; prints a curl line that sends the first sample, which is kept in `build`.
+
+    Raises:
+        EngineError: the port is taken, or the container ended or was not ready in time.
+    """
+    name = image.archive.trained.spec.name
+    body = build / "request.json"
+    records.write_atomic(body, json.dumps(first_request(image)) + "\n")
+    limits = image.archive.trained.spec.serving
+    with engine.serve(image.tag, name=f"torchyard-{name}", port=port, limits=limits) as serving:
+        wait_until_ready(serving)
+        shown = body.relative_to(Path.cwd()) if body.is_relative_to(Path.cwd()) else body
+        say(f"{image.tag} is ready at http://{serving.address} and stops with Ctrl-C. Try:")
+        say(f"  curl --data @{shown} http://{serving.address}/v2/models/{name}/infer")
+        while (ended := serving.ended()) is None:
+            time.sleep(1)
+        raise EngineError(f"{image.tag} stopped: {ended}")
+
+
+def first_request(image: ServingImage) -> dict[str, object]:
+    """The first sample as an inference request of the Open Inference Protocol in JSON."""
+    inputs = []
+    with safe_open(image.archive.samples.path, framework="numpy") as samples:
+        for tensor in image.archive.trained.spec.inputs:
+            value = samples.get_tensor(f"0/input/{tensor.name}")
+            data = value.ravel().tolist()
+            inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": list(value.shape), "data": data})
+    return {"inputs": inputs}
+
+
+def wait_until_ready(serving: Serving) -> float:
+    """Waits until the server's ready endpoint answers 200; returns the seconds it took.
+
+    Raises:
+        EngineError: the container ended, or was not ready within a minute.
+    """
+    started = time.monotonic()
+    while (waited := time.monotonic() - started) < _READY_SECONDS:
+        try:
+            if requests.get(f"http://{serving.address}/v2/health/ready", timeout=5).ok:
+                return waited
+        except requests.ConnectionError:
+            if ended := serving.ended():
+                raise EngineError(f"The container was never ready; {ended}") from None
+        time.sleep(0.02)
+    raise EngineError(f"The container was not ready after {_READY_SECONDS} s. Its log: `docker logs` while it runs.")
