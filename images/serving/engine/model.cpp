@@ -1,0 +1,125 @@
+#include "model.h"
+
+#include <utility>
+
+#include <c10/core/InferenceMode.h>
+#include <torch/csrc/jit/api/module.h>
+#include <torch/csrc/jit/serialization/import.h>
+
+#include "datatypes.h"
+#include "errors.h"
+
+namespace torchyard {
+namespace {
+
+using c10::IValue;
+
+// torch's message without the C++ stack, which says nothing about the model.
+std::string message_of(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  return torch_error ? torch_error->what_without_backtrace() : error.what();
+}
+
+torch::jit::Module load(const std::string& path, bool optimize) {
+  try {
+    auto module = torch::jit::load(path, c10::kCPU);
+    if (!optimize) {
+      return module;
+    }
+    module.eval();
+    return torch::jit::optimize_for_inference(module);
+  } catch (const std::exception& error) {
+    throw LoadError(message_of(error));
+  }
+}
+
+using Named = std::pair<std::optional<std::string>, at::Tensor>;
+
+at::Tensor tensor_of(const IValue& value) {
+  if (!value.isTensor()) {
+    throw ModelError("forward() returned a " + value.type()->str() + " among its outputs; each must be a tensor.");
+  }
+  return value.toTensor();
+}
+
+// The tensors of what forward() returned, which is let go, so that each is held by its real owners only.
+std::vector<Named> tensors_of(IValue result) {
+  std::vector<Named> tensors;
+  if (result.isTensor()) {
+    tensors.emplace_back(std::nullopt, result.toTensor());
+  } else if (result.isTuple()) {
+    for (const auto& element : result.toTupleRef().elements()) {
+      tensors.emplace_back(std::nullopt, tensor_of(element));
+    }
+  } else if (result.isList()) {
+    for (const auto& element : result.toListRef()) {
+      tensors.emplace_back(std::nullopt, tensor_of(element));
+    }
+  } else if (result.isGenericDict()) {
+    for (const auto& entry : result.toGenericDict()) {
+      if (!entry.key().isString()) {
+        throw ModelError("forward() returned a dict whose keys are not strings.");
+      }
+      tensors.emplace_back(entry.key().toStringRef(), tensor_of(entry.value()));
+    }
+  } else {
+    throw ModelError(
+        "forward() returned a " + result.type()->str() + "; it must be a tensor, or a tuple, list or dict of tensors.");
+  }
+  return tensors;
+}
+
+// The tensor in row-major order. Memory that somebody else holds too (an input, a weight, another output) is copied:
+// it may change under whoever reads the answer.
+at::Tensor owned(const at::Tensor& tensor) {
+  if (tensor.layout() != c10::kStrided || !tensor.device().is_cpu()) {
+    throw ModelError("forward() returned a tensor that is not a dense one on the CPU.");
+  }
+  const bool shared = tensor.use_count() > 1 || tensor.storage().use_count() > 1;
+  return shared && tensor.is_contiguous() ? tensor.clone() : tensor.contiguous();
+}
+
+Output output_of(const Named& named) {
+  const auto& [name, tensor] = named;
+  const auto datatype = datatype_of(tensor.scalar_type());
+  if (!datatype) {
+    throw ModelError(
+        std::string("forward() returned a tensor of ") + c10::toString(tensor.scalar_type()) +
+        ", which the protocol cannot carry.");
+  }
+  return {name, *datatype, owned(tensor)};
+}
+
+}  // namespace
+
+Model::Model(const std::string& path, bool optimize) : module_(load(path, optimize)) {}
+
+std::vector<std::string> Model::methods() const {
+  std::vector<std::string> names;
+  for (const auto& method : module_.get_methods()) {
+    names.push_back(method.name());
+  }
+  return names;
+}
+
+std::vector<Output> Model::forward(std::vector<at::Tensor> inputs) const {
+  const c10::InferenceMode inference;
+  try {
+    std::vector<IValue> arguments;
+    for (auto& input : inputs) {
+      arguments.emplace_back(std::move(input));
+    }
+    inputs.clear();
+    std::vector<Output> outputs;
+    for (const auto& named : tensors_of(module_.get_method("forward")(std::move(arguments)))) {
+      outputs.push_back(output_of(named));
+    }
+    return outputs;
+  } catch (const ModelError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ModelError(message_of(error));
+  }
+}
+
+}  // namespace torchyard

@@ -1,0 +1,65 @@
+"""`python3.13 -m server`: serves the model in /model on port 8080 until SIGTERM.
+
+Exit code 0 after SIGTERM; otherwise one of `server.errors`, with the reason in the log's last line.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from server import contract as contracts
+from server import log, settings
+from server.contract import Contract
+from server.errors import StartError
+from server.loading import Ready, prepare
+from server.settings import Settings
+from server.worker import Worker
+
+FOLDER = Path("/model")
+
+
+def main() -> int:
+    """Loads the model, serves it, and returns the exit code."""
+    started = time.monotonic()
+    # Process 1 ignores SIGTERM unless it says otherwise, and nothing was accepted yet that could be lost.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    try:
+        chosen = settings.read(os.environ)
+        contract = contracts.read(FOLDER)
+        log.event("loading", model=contract.name, version=contract.version, threads=chosen.threads)
+        _serve(contract, chosen, started)
+    except StartError as error:
+        log.event("failed", level="error", error=str(error), exit_code=error.exit_code)
+        return error.exit_code
+    except Exception as error:  # noqa: BLE001 (the log is JSON also when the reason is a bug)
+        log.crash("failed", error)
+        return 1
+    log.event("stopped")
+    return 0
+
+
+def _serve(contract: Contract, chosen: Settings, started: float) -> None:
+    settings.prepare_openmp(chosen.threads)
+
+    def prepare_model() -> Ready:
+        import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
+
+        ready = prepare(contract, FOLDER, _engine, threads=chosen.threads)
+        log.event("ready", seconds=round(time.monotonic() - started, 3), differences=ready.differences)
+        return ready
+
+    worker = Worker(prepare_model)
+    worker.start()
+    # The thread loads libtorch while this one imports the HTTP server; each takes a good part of the start.
+    from server import serving  # noqa: PLC0415
+
+    serving.run(contract, worker, max_body=chosen.max_body)
+
+
+if __name__ == "__main__":
+    code = main()
+    # Everything is answered and logged. Python's way out would wait for torch to take down what the kernel frees.
+    sys.stderr.flush()
+    os._exit(code)

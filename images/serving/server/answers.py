@@ -1,0 +1,80 @@
+"""What forward() returned, matched with what the contract promises and compared with what a sample expects."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.contract import Contract, Tensor, Tolerance
+from server.datatypes import decode
+from server.engine import Output
+from server.samples import Expected
+
+
+class ModelFailed(Exception):
+    """The model raised, or answered something other than its contract says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One named output: its shape as the model gave it, and its bytes."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+    content: memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """The largest absolute and relative differences (the latter where something other than 0 was expected), and the
+    index of the first element beyond tolerance."""
+
+    absolute: float
+    relative: float
+    beyond: int | None
+
+
+def named(contract: Contract, outputs: Sequence[Output]) -> tuple[Answer, ...]:
+    """The outputs in the contract's order: by name where the model names them, else by position.
+
+    Raises:
+        ModelFailed: their number, names, datatypes or shapes are not the contract's.
+    """
+    if len(outputs) != len(contract.outputs):
+        raise ModelFailed(f"forward() returned {len(outputs)} outputs, and the contract has {len(contract.outputs)}.")
+    by_name = {output.name: output for output in outputs if output.name is not None}
+    if not by_name:
+        return tuple(map(_answer, contract.outputs, outputs))
+    missing = [tensor.name for tensor in contract.outputs if tensor.name not in by_name]
+    if missing:
+        raise ModelFailed(f"forward() returned {', '.join(by_name)}, and the contract has {', '.join(missing)}.")
+    return tuple(_answer(tensor, by_name[tensor.name]) for tensor in contract.outputs)
+
+
+def _answer(tensor: Tensor, output: Output) -> Answer:
+    if output.datatype != tensor.datatype.name or not tensor.fits(output.shape):
+        raise ModelFailed(
+            f"output {tensor.name}: forward() returned {output.datatype} {list(output.shape)}, "
+            f"and the contract has {tensor.datatype.name} {list(tensor.shape)}."
+        )
+    return Answer(tensor=tensor, shape=output.shape, content=memoryview(output))
+
+
+def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Difference:
+    """How far an answer of the expected shape is off. NaN agrees with NaN, and infinity with itself, only."""
+    absolute = relative = 0.0
+    beyond = None
+    datatype = answer.tensor.datatype
+    if answer.content == expected.content:
+        return Difference(absolute=absolute, relative=relative, beyond=beyond)
+    pairs = zip(decode(datatype, answer.content), decode(datatype, expected.content), strict=True)
+    for index, (got, wanted) in enumerate(pairs):
+        if got == wanted or (got != got and wanted != wanted):  # noqa: PLR0124 (NaN is what differs from itself)
+            continue
+        off = abs(got - wanted)
+        if not math.isfinite(off):
+            off = math.inf
+        absolute = max(absolute, off)
+        relative = max(relative, off / abs(wanted)) if wanted else relative
+        if beyond is None and not off <= tolerance.absolute + tolerance.relative * abs(wanted):
+            beyond = index
+    return Difference(absolute=absolute, relative=relative, beyond=beyond)

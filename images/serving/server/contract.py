@@ -1,0 +1,111 @@
+"""The contract of a model: what it is called, takes and gives, and which files it is made of."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from server.datatypes import DATATYPES, Datatype
+from server.errors import ContractInvalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tensor:
+    """An input or output; -1 in `shape` is a free dimension."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a tensor of this shape may stand here."""
+        return len(shape) == len(self.shape) and all(
+            wanted in (-1, size) for wanted, size in zip(self.shape, shape, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file beside the contract: SHA-256 in hex, size in bytes."""
+
+    name: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """How far an answer may be off: |answer - expected| <= absolute + relative * |expected|, element by element."""
+
+    absolute: float
+    relative: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments."""
+
+    name: str
+    version: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    tolerance: Tolerance
+    archive: File
+    samples: File
+
+
+def read(folder: Path) -> Contract:
+    """Reads `contract.json` in a model's folder.
+
+    Raises:
+        ContractInvalid: it is missing or not a contract.
+    """
+    path = folder / "contract.json"
+    try:
+        return parse(json.loads(path.read_bytes()))
+    except OSError as error:
+        raise ContractInvalid(
+            f"{path}: {error.strerror}. Without a contract nothing can be served or verified; "
+            "mount the three files of one export, readable for this user."
+        ) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ContractInvalid(
+            f"{path}: not a contract ({type(error).__name__}: {error}). Export the model again."
+        ) from error
+
+
+def parse(content: dict[str, Any]) -> Contract:
+    """A contract from its JSON object.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is not one.
+    """
+    if content["schema"] != 1:
+        raise ValueError(f"its schema is {content['schema']}, and this server reads schema 1")
+    tolerance = content["tolerance"]
+    return Contract(
+        name=str(content["name"]),
+        version=str(content["version"]),
+        inputs=tuple(map(_tensor, content["inputs"])),
+        outputs=tuple(map(_tensor, content["outputs"])),
+        tolerance=Tolerance(absolute=float(tolerance["absolute"]), relative=float(tolerance["relative"])),
+        archive=_file(content["archive"]),
+        samples=_file(content["samples"]),
+    )
+
+
+def _tensor(content: dict[str, Any]) -> Tensor:
+    if content["datatype"] not in DATATYPES:
+        raise ValueError(f"{content['name']} has the datatype {content['datatype']}, which this server does not know")
+    return Tensor(
+        name=str(content["name"]),
+        datatype=DATATYPES[content["datatype"]],
+        shape=tuple(int(size) for size in content["shape"]),
+    )
+
+
+def _file(content: dict[str, Any]) -> File:
+    name = str(content["file"])
+    if Path(name).name != name:
+        raise ValueError(f"the file {name} is not beside the contract")
+    return File(name=name, sha256=str(content["sha256"]), size=int(content["size"]))

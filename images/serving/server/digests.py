@@ -1,0 +1,36 @@
+"""Verifies that the files beside a contract are the ones that it names: loading an archive checks nothing itself."""
+
+import hashlib
+from pathlib import Path
+
+from server.contract import Contract, File
+from server.errors import DigestMismatch
+
+
+def verify(contract: Contract, folder: Path) -> None:
+    """Compares size and SHA-256 of archive and samples with the contract.
+
+    Raises:
+        DigestMismatch: one differs, or is not there.
+    """
+    for file in (contract.archive, contract.samples):
+        _verify(file, folder / file.name)
+
+
+def _verify(file: File, path: Path) -> None:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise DigestMismatch(f"{path}: {error.strerror}, and the contract names it.{_CURE}") from error
+    if size != file.size:
+        raise DigestMismatch(f"{path}: it has {size} bytes, and the contract says {file.size}.{_CURE}")
+    if digest != file.sha256:
+        raise DigestMismatch(f"{path}: its sha256 is {digest}, and the contract says {file.sha256}.{_CURE}")
+
+
+_CURE = (
+    " The file was damaged or replaced after the export, and its answers cannot be trusted;"
+    " build the image again from the three files of one export."
+)

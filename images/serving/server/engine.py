@@ -1,0 +1,85 @@
+"""What the server asks of an engine; the C++ module `_engine` and the fake of the unit tests are two of them."""
+
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+# Anything with the buffer protocol; collections.abc.Buffer needs Python 3.12.
+Bytes: TypeAlias = "bytes | bytearray | memoryview"
+# Datatype of the Open Inference Protocol, shape, and the row-major little-endian bytes.
+Input: TypeAlias = tuple[str, Sequence[int], Bytes]
+
+
+class Output(Protocol):
+    """One tensor of an answer. It has the buffer protocol: `memoryview(output)` is its bytes, read-only."""
+
+    @property
+    def name(self) -> str | None:
+        """Its key where forward() returned a dict, else None."""
+        ...
+
+    @property
+    def datatype(self) -> str:
+        """The Open Inference Protocol's name of its datatype."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its dimensions."""
+        ...
+
+    def __buffer__(self, flags: int, /) -> memoryview:
+        """Python calls this for `memoryview(output)`."""
+        ...
+
+
+class Model(Protocol):
+    """A loaded archive."""
+
+    @property
+    def methods(self) -> list[str]:
+        """The names of its methods."""
+        ...
+
+    def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+        """Runs forward() on inputs in its own order, with the GIL released. The inputs' memory is not copied.
+
+        Raises:
+            InputError: bytes, shape and datatype of an input do not fit together.
+            ModelError: the model raised, or returned something other than tensors.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Loads archives. Its exceptions are attributes, so that a fake can bring its own."""
+
+    @property
+    def LoadError(self) -> type[Exception]:  # noqa: N802 (an exception of the module)
+        """The archive cannot be loaded or prepared by this runtime."""
+        ...
+
+    @property
+    def InputError(self) -> type[Exception]:  # noqa: N802 (an exception of the module)
+        """An input is not what its datatype and shape say."""
+        ...
+
+    @property
+    def ModelError(self) -> type[Exception]:  # noqa: N802 (an exception of the module)
+        """The model raised, or returned something that is not tensors."""
+        ...
+
+    def load(self, path: str, *, optimize: bool) -> Model:
+        """Loads an archive; with `optimize` its graph is rewritten for inference.
+
+        Raises:
+            LoadError: it does not load.
+        """
+        ...
+
+    def set_threads(self, count: int, /) -> None:
+        """Sets how many threads one operator uses when the calling thread runs it; other threads keep their own."""
+        ...
+
+    def threads(self) -> int:
+        """How many threads one operator uses when the calling thread runs it."""
+        ...

@@ -1,0 +1,52 @@
+"""From a model's folder to a model that is ready to serve, the same way in the server, the replay and the bench."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from server import digests, samples
+from server.contract import Contract
+from server.engine import Engine, Model
+from server.errors import LoadFailed
+from server.replaying import replay, warm_up
+from server.samples import Sample
+from server.served import ServedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A model that gives the right answers; `differences` are those of its outputs to the samples."""
+
+    served: ServedModel
+    samples: tuple[Sample, ...]
+    differences: dict[str, dict[str, float]]
+
+
+def prepare(contract: Contract, folder: Path, engine: Engine, *, threads: int) -> Ready:
+    """Verifies, loads, optimises, replays and warms up, in the calling thread, which is the one that will serve.
+
+    Raises:
+        StartError: the first of these that fails, as its own kind.
+    """
+    digests.verify(contract, folder)
+    taken = samples.read(contract, folder / contract.samples.name)
+    engine.set_threads(threads)
+    model = load(folder / contract.archive.name, engine, optimize=True)
+    served = ServedModel(contract=contract, engine=engine, model=model)
+    differences = replay(served, taken)
+    warm_up(served, taken)
+    return Ready(served=served, samples=taken, differences=differences)
+
+
+def load(path: Path, engine: Engine, *, optimize: bool) -> Model:
+    """Loads an archive.
+
+    Raises:
+        LoadFailed: it does not load.
+    """
+    try:
+        return engine.load(str(path), optimize=optimize)
+    except engine.LoadError as error:
+        raise LoadFailed(
+            f"{path}: this runtime cannot load the archive; check it against the runtime with `inv check`, "
+            f"and export it with the runtime's torch version. {error}"
+        ) from error

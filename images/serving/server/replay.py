@@ -1,0 +1,49 @@
+"""`python3.13 -m server.replay`: loads an archive and replays its samples, for `inv check`.
+
+Prints one JSON object on stdout. Exit codes are those of `server.errors`; the reason is on stderr.
+"""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from server import contract as contracts
+from server import settings
+from server.errors import StartError
+from server.loading import load, prepare
+
+
+def main() -> int:
+    """Parses the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python3.13 -m server.replay", description=__doc__)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--model", type=Path, metavar="DIR", help="a folder with model.pt, contract.json and samples")
+    which.add_argument("--archive", type=Path, metavar="FILE", help="a bare archive, which is only loaded")
+    arguments = parser.parse_args()
+    try:
+        threads = settings.read(os.environ).threads
+        settings.prepare_openmp(threads)
+        print(json.dumps(_load(arguments.archive) if arguments.archive else _replay(arguments.model, threads)))
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _load(archive: Path) -> dict[str, object]:
+    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
+
+    return {"loaded": True, "methods": load(archive, _engine, optimize=False).methods}
+
+
+def _replay(folder: Path, threads: int) -> dict[str, object]:
+    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
+
+    ready = prepare(contracts.read(folder), folder, _engine, threads=threads)
+    return {"samples": len(ready.samples), "outputs": ready.differences}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Inference requests of the Open Inference Protocol over REST: JSON and binary bodies to tensors.
+
+Binary tensors are the protocol's binary tensor data extension:
+https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from server.binary import Binary
+from server.contract import Contract, Tensor
+from server.engine import Bytes, Input
+from server.refusal import Refusal
+from server.values import kind_of, to_bytes
+
+# A tensor of no elements has no bytes that would bound its other dimensions.
+_MOST_ELEMENTS = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requested:
+    """An output that the client wants, as raw bytes or as JSON."""
+
+    name: str
+    binary: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """`inputs` are in the order of forward()'s arguments, `outputs` in the order in which they are wanted."""
+
+    id: str | None
+    inputs: tuple[Input, ...]
+    outputs: tuple[Requested, ...]
+
+
+def parse(contract: Contract, body: bytes, header_length: int | None) -> Request:
+    """Reads a request whose first `header_length` bytes are JSON and the rest binary tensors; None means all JSON.
+
+    Raises:
+        Refusal: 400, naming the field, what was expected and what came.
+    """
+    if header_length is not None and header_length > len(body):
+        raise Refusal(
+            400, f"Inference-Header-Content-Length: it is {header_length}, and the body has {len(body)} bytes."
+        )
+    head = _json(body if header_length is None else body[:header_length])
+    binary = Binary(memoryview(b"" if header_length is None else body)[header_length or 0 :])
+    inputs = _inputs(contract, _list(head, "inputs"), binary)
+    binary.refuse_rest()
+    return Request(id=_id(head), inputs=inputs, outputs=_outputs(contract, head))
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise Refusal(400, f"the body: {name} is not JSON (RFC 8259); send such values as binary tensors.")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        head = _DECODER.decode(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise Refusal(400, f"the body: not JSON ({error}).") from error
+    if not isinstance(head, dict):
+        raise Refusal(400, f"the body: expected a JSON object, got {kind_of(head)}.")
+    return head
+
+
+def _id(head: dict[str, Any]) -> str | None:
+    identity = head.get("id")
+    if identity is not None and not isinstance(identity, str):
+        raise Refusal(400, f"id: expected a string, got {kind_of(identity)}.")
+    return identity
+
+
+def _list(head: dict[str, Any], field: str) -> list[Any]:
+    if field not in head:
+        raise Refusal(400, f"{field}: missing; expected a list of tensors.")
+    found = head[field]
+    if not isinstance(found, list):
+        raise Refusal(400, f"{field}: expected a list of tensors, got {kind_of(found)}.")
+    return found
+
+
+def _named(field: str, entry: object, known: Sequence[Tensor], seen: Sequence[str]) -> tuple[dict[str, Any], Tensor]:
+    """An entry of `inputs` or `outputs` and the tensor of the contract that it names."""
+    if not isinstance(entry, dict):
+        raise Refusal(400, f"{field}: expected an object, got {kind_of(entry)}.")
+    name = entry.get("name")
+    tensor = next((tensor for tensor in known if tensor.name == name), None)
+    if tensor is None:
+        names = ", ".join(tensor.name for tensor in known)
+        got = json.dumps(name)[:100] if isinstance(name, str) else kind_of(name)
+        raise Refusal(400, f"{field}.name: expected one of {names}, got {got}.")
+    if name in seen:
+        raise Refusal(400, f"{field}.name: {name} is there twice.")
+    return entry, tensor
+
+
+def _parameters(field: str, holder: dict[str, Any]) -> dict[str, Any]:
+    parameters = holder.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise Refusal(400, f"{field}: expected an object, got {kind_of(parameters)}.")
+    for name in ("shared_memory_region", "classification"):
+        if name in parameters:
+            raise Refusal(400, f"{field}.{name}: this server does not have that extension.")
+    return parameters
+
+
+def _flag(field: str, parameters: dict[str, Any], name: str, default: bool) -> bool:
+    flag = parameters.get(name, default)
+    if not isinstance(flag, bool):
+        raise Refusal(400, f"{field}.{name}: expected true or false, got {kind_of(flag)}.")
+    return flag
+
+
+def _inputs(contract: Contract, entries: list[Any], binary: Binary) -> tuple[Input, ...]:
+    found: dict[str, Input] = {}
+    for index, each in enumerate(entries):
+        entry, tensor = _named(f"inputs[{index}]", each, contract.inputs, list(found))
+        found[tensor.name] = _input(f"inputs[{index}] ({tensor.name})", entry, tensor, binary)
+    missing = [tensor.name for tensor in contract.inputs if tensor.name not in found]
+    if missing:
+        raise Refusal(400, f"inputs: {', '.join(missing)} missing; the model takes all of its inputs.")
+    return tuple(found[tensor.name] for tensor in contract.inputs)
+
+
+def _input(field: str, entry: dict[str, Any], tensor: Tensor, binary: Binary) -> Input:
+    datatype = entry.get("datatype")
+    if datatype != tensor.datatype.name:
+        got = json.dumps(datatype)[:100] if isinstance(datatype, str) else kind_of(datatype)
+        raise Refusal(400, f"{field}.datatype: expected {tensor.datatype.name}, got {got}.")
+    shape = _shape(field, entry.get("shape"), tensor)
+    parameters = _parameters(f"{field}.parameters", entry)
+    if ("data" in entry) == ("binary_data_size" in parameters):
+        raise Refusal(400, f"{field}: expected either data or parameters.binary_data_size.")
+    content: Bytes
+    if "data" in entry:
+        content = to_bytes(f"{field}.data", entry["data"], tensor.datatype, shape)
+    else:
+        content = _binary_input(field, parameters["binary_data_size"], tensor, shape, binary)
+    return tensor.datatype.name, shape, content
+
+
+def _shape(field: str, shape: object, tensor: Tensor) -> tuple[int, ...]:
+    declared = list(tensor.shape)
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise Refusal(400, f"{field}.shape: expected a list of whole numbers from 0 that fits {declared}.")
+    if not tensor.fits(tuple(shape)):
+        raise Refusal(400, f"{field}.shape: expected {declared}, where -1 is free, got {str(shape)[:200]}.")
+    if 0 in shape and math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:
+        raise Refusal(400, f"{field}.shape: the sizes beside 0 are too large.")
+    return tuple(shape)
+
+
+def _binary_input(field: str, size: object, tensor: Tensor, shape: tuple[int, ...], binary: Binary) -> memoryview:
+    field = f"{field}.parameters.binary_data_size"
+    expected = math.prod(shape) * tensor.datatype.size
+    if type(size) is not int or size != expected:
+        got = str(size)[:100] if type(size) is int else kind_of(size)
+        raise Refusal(400, f"{field}: {tensor.datatype.name} of shape {list(shape)} takes {expected}, got {got}.")
+    content = binary.take(field, size)
+    if tensor.datatype.kind == "boolean" and bytes(content).translate(None, b"\0\1"):
+        raise Refusal(400, f"{field}: a BOOL is one byte, 0 or 1, and another value came.")
+    return content
+
+
+def _outputs(contract: Contract, head: dict[str, Any]) -> tuple[Requested, ...]:
+    default = _flag("parameters", _parameters("parameters", head), "binary_data_output", default=False)
+    entries = _list(head, "outputs") if "outputs" in head else []
+    if not entries:
+        return tuple(Requested(name=tensor.name, binary=default) for tensor in contract.outputs)
+    wanted: dict[str, Requested] = {}
+    for index, each in enumerate(entries):
+        entry, tensor = _named(f"outputs[{index}]", each, contract.outputs, list(wanted))
+        field = f"outputs[{index}].parameters"
+        binary = _flag(field, _parameters(field, entry), "binary_data", default)
+        wanted[tensor.name] = Requested(name=tensor.name, binary=binary)
+    return tuple(wanted.values())

@@ -1,0 +1,73 @@
+"""The samples: inputs, and the answers that the trained model gave to them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from server.contract import Contract, Tensor
+from server.engine import Bytes, Input
+from server.errors import ContractInvalid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """The answer for one output: row-major little-endian bytes."""
+
+    shape: tuple[int, ...]
+    content: Bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """Inputs in forward()'s order, and the expected answer of each output by name."""
+
+    inputs: tuple[Input, ...]
+    outputs: dict[str, Expected]
+
+
+def read(contract: Contract, path: Path) -> tuple[Sample, ...]:
+    """Reads the samples: tensors named `{i}/input/{name}` and `{i}/output/{name}`, i = 0, 1, 2, …
+
+    Raises:
+        ContractInvalid: they are not safetensors, there are none, or they do not fit the contract.
+    """
+    try:
+        tensors = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ContractInvalid(f"{path}: not readable as safetensors ({error}). Export the model again.") from error
+    size = len(contract.inputs) + len(contract.outputs)
+    count, rest = divmod(len(tensors), size)
+    if not count or rest:
+        raise ContractInvalid(
+            f"{path}: {len(tensors)} tensors do not make whole samples of {len(contract.inputs)} inputs and "
+            f"{len(contract.outputs)} outputs. Export the model again."
+        )
+    try:
+        return tuple(_sample(contract, tensors, index) for index in range(count))
+    except (KeyError, ValueError) as error:
+        raise ContractInvalid(f"{path}: does not fit the contract: {error}. Export the model again.") from error
+
+
+def _sample(contract: Contract, tensors: dict[str, Any], index: int) -> Sample:
+    inputs = []
+    for tensor in contract.inputs:
+        shape, content = _tensor(tensors, f"{index}/input/{tensor.name}", tensor)
+        inputs.append((tensor.datatype.name, shape, content))
+    outputs = {}
+    for tensor in contract.outputs:
+        shape, content = _tensor(tensors, f"{index}/output/{tensor.name}", tensor)
+        outputs[tensor.name] = Expected(shape=shape, content=content)
+    return Sample(inputs=tuple(inputs), outputs=outputs)
+
+
+def _tensor(tensors: dict[str, Any], key: str, declared: Tensor) -> tuple[tuple[int, ...], Bytes]:
+    found = tensors[key]
+    shape = tuple(found["shape"])
+    if found["dtype"] != declared.datatype.safetensors or not declared.fits(shape):
+        raise ValueError(
+            f"{key} is {found['dtype']} {list(shape)}, declared are "
+            f"{declared.datatype.safetensors} {list(declared.shape)}"
+        )
+    return shape, found["data"]
