@@ -1,0 +1,93 @@
+"""How a step has a script of pipeline/inside do its work: in the trainer image, cut off from everything else."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Limits, ModelSpec
+from pipeline.engine import Engine, Image, Job, Mount
+from pipeline.errors import ContainerFailed, PipelineError
+from pipeline.progress import say
+
+INSIDE = Path(__file__).resolve().parent / "inside"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workbench:
+    """Where scripts work on one model. They see its folder and write to `out`; their failures are raised as `error`."""
+
+    spec: ModelSpec
+    trainer: Image
+    engine: Engine
+    out: Path
+    error: type[PipelineError]
+
+    @property
+    def limits(self) -> Limits:
+        """What a script may use: what model.yaml grants to training, but no more cores than there are."""
+        granted = self.spec.training.limits
+        return replace(granted, cpus=min(granted.cpus, self.engine.info().cpus))
+
+    @property
+    def threads(self) -> int:
+        """How many threads torch computes with. The last bits of a result depend on it."""
+        return max(1, int(self.limits.cpus))
+
+    def run(
+        self, script: str, order: Mapping[str, Any], *, mounts: tuple[Mount, ...] = (), gpus: bool = False
+    ) -> dict[str, Any]:
+        """Runs pipeline/inside/`script`.py, shows its lines and returns its result.
+
+        Raises:
+            PipelineError: an `error`, when the script refused the model or its container failed.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        result = self.out / "result.json"
+        result.unlink(missing_ok=True)
+        job = Job(
+            image=self.trainer.digest,
+            command=("python", "-m", f"pipeline.inside.{script}"),
+            limits=self.limits,
+            mounts=(
+                Mount(source=INSIDE, target="/torchyard/pipeline/inside"),
+                Mount(source=self.spec.folder, target="/torchyard/model"),
+                Mount(source=self.out, target="/torchyard/out", writable=True),
+                *mounts,
+            ),
+            env=self._environment(order),
+            gpus=gpus,
+        )
+        try:
+            self.engine.run(job, on_line=lambda line: say(f"  {line}"))
+            found: dict[str, Any] = json.loads(result.read_bytes())
+        except ContainerFailed as failure:
+            raise self.error(f"{self.spec.name}: {_reason(result, failure)}") from failure
+        finally:
+            result.unlink(missing_ok=True)
+        return found
+
+    def _environment(self, order: Mapping[str, Any]) -> dict[str, str]:
+        """The order, what makes equal inputs give equal bytes, and threads that do not burn their quota in waiting.
+
+        Threads that spin at OpenMP's barriers make training several times slower as soon as other work wants the cores.
+        cuBLAS repeats its results only with a fixed workspace: https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+        """
+        return {
+            "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+            "HOME": "/tmp",  # noqa: S108 (inside the container)
+            "OMP_NUM_THREADS": str(self.threads),
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": "/torchyard",
+            "TORCHYARD_ORDER": json.dumps(order, sort_keys=True),
+        }
+
+
+def _reason(result: Path, failure: ContainerFailed) -> str:
+    """What the script refused, or else how its container failed."""
+    try:
+        return str(json.loads(result.read_bytes())["refused"])
+    except FileNotFoundError:
+        return str(failure)

@@ -1,0 +1,235 @@
+"""Export in the real trainer image: equal bytes for equal weights, and no archive that computes something else."""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pipeline import spec
+from pipeline.artifacts import Archive, File, Tensor, Tolerance, TrainedModel
+from pipeline.engine import Image, Job
+from pipeline.engine.docker import DockerEngine
+from pipeline.errors import ExportError
+from pipeline.export import export
+
+MODEL = """
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(2, 1)
+
+    def forward(self, x):
+        {forward}
+
+def build(params):
+    return Model()
+
+def data(params):
+    x = torch.linspace(-1, 1, 40).reshape(20, 2)
+    return TensorDataset(x, x[:, :1]), TensorDataset(x, x[:, :1])
+
+def loss(model, batch): ...
+
+def evaluate(model, held_out): ...
+"""
+YAML = """
+name: planted
+version: 1.0.0
+description: Something is wrong with it
+license: Apache-2.0
+inputs: {{x: "FP32 [-1, 2]"}}
+outputs: {{y: "FP32 [-1, 1]"}}
+export: {method}
+training:
+  limits: {{memory: 1GiB, cpus: 1}}
+"""
+
+
+def _planted(forward: str, method: str, folder: Path) -> TrainedModel:
+    """A linear model with the given body of forward(), as if it had been trained."""
+    model = folder / "planted"
+    model.mkdir()
+    (model / "model.py").write_text(MODEL.format(forward=forward.replace("\n", "\n        ")))
+    (model / "model.yaml").write_text(YAML.format(method=method))
+    weights = {"linear.weight": np.array([[2, 3]], np.float32), "linear.bias": np.array([1], np.float32)}
+    save_file(weights, folder / "weights.safetensors")
+    return TrainedModel(
+        weights=File.of(folder / "weights.safetensors"), trainer="sha256:0", metrics={}, spec=spec.load(model)
+    )
+
+
+def test_two_exports_of_the_same_weights_are_the_same_bytes(
+    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    again = export(tiny_archive.trained, trainer=trainer, engine=engine, out=tmp_path)
+    assert again.file.sha256 == tiny_archive.file.sha256
+    assert again.samples.sha256 == tiny_archive.samples.sha256
+    assert again.contract.sha256 == tiny_archive.contract.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["contract.json", "model.pt", "samples.safetensors"]
+
+
+def test_the_archive_can_be_mapped_and_carries_the_contract(tiny_archive: Archive) -> None:
+    outside = json.loads(tiny_archive.contract.path.read_bytes())
+    with zipfile.ZipFile(tiny_archive.file.path) as archive:
+        assert archive.testzip() is None
+        entries = archive.infolist()
+        inside = json.loads(archive.read("model/extra/contract.json"))
+    content = tiny_archive.file.path.read_bytes()
+    for entry in entries:
+        assert entry.compress_type == zipfile.ZIP_STORED
+        name, extra = (int.from_bytes(content[entry.header_offset + at :][:2], "little") for at in (26, 28))
+        assert (entry.header_offset + 30 + name + extra) % 64 == 0, entry.filename
+    assert not [entry for entry in entries if "debug" in entry.filename or "serialization_id" in entry.filename]
+
+    archive_part, file = outside.pop("archive"), outside["samples"].pop("file")
+    assert inside == outside
+    assert archive_part == {
+        "file": "model.pt",
+        "sha256": tiny_archive.file.sha256,
+        "size": tiny_archive.file.size,
+    }
+    assert (file, inside["samples"]["sha256"]) == ("samples.safetensors", tiny_archive.samples.sha256)
+    assert inside["method"] == "script"
+    assert "aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor" in inside["operators"]
+    assert not [operator for operator in inside["operators"] if "dropout" in operator]
+
+
+def test_samples_come_in_several_batch_sizes(tiny_archive: Archive) -> None:
+    samples = load_file(tiny_archive.samples.path)
+    assert [samples[f"{number}/input/lengths"].shape for number in range(7)] == [(1, 4)] * 5 + [(2, 4), (3, 4)]
+    assert [samples[f"{number}/output/species"].shape for number in range(7)] == [(1,)] * 5 + [(2,), (3,)]
+    assert len(samples) == 7 * 3
+
+
+@pytest.mark.parametrize(
+    ("method", "forward", "message"),
+    [
+        (
+            "trace",
+            "return self.linear(x) if x.sum() > 0 else -self.linear(x)",
+            r"Tracing gives another program for another sample",
+        ),
+        (
+            "trace",
+            "y = self.linear(x)\nfor i in range(x.shape[0]):\n    y = y + i\nreturn y",
+            r"Tracing gives another program for another sample",
+        ),
+        ("trace", "return self.linear(x).reshape(-1).tolist()", r"forward\(\) returned a list|a float"),
+        ("script", "return self.linear(x) + torch.rand(1)", r"For sample 0 the output `y` is .* off by .* allowed"),
+        (
+            "script",
+            "def inner(*a, **k): return self.linear(*a)\nreturn inner(x)",
+            r"torch cannot script and freeze this model(.|\n)*function definitions aren't supported",
+        ),
+        ("script", "yield self.linear(x)", r"forward\(\) returned a generator"),
+        (
+            "script",
+            "return self.linear(x).double()",
+            r"gives the output `y` as FP64 \[1, 1\].* declares FP32 \[-1, 1\]",
+        ),
+        (
+            "script",
+            "return self.linear(x).reshape(-1)",
+            r"gives the output `y` as FP32 \[1\].* declares FP32 \[-1, 1\]",
+        ),
+        ("script", "return self.linear(x), x", r"The trained model gives 2 outputs; model\.yaml declares 1: `y`"),
+        ("script", "return self.linear(x) / 0", r"`y` has 1 of 1 values that are not finite"),
+        ("script", "return {'y': self.linear(x)}", r"forward\(\) returned a dict"),
+    ],
+)
+def test_a_model_that_would_be_served_wrongly_is_refused(
+    engine: DockerEngine,
+    trainer: Image,
+    tmp_path: Path,
+    method: str,
+    forward: str,
+    message: str,
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(_planted(forward, method, tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_refused(engine: DockerEngine, trainer: Image, tmp_path: Path) -> None:
+    planted = _planted("return self.linear(x)", "script", tmp_path)
+    save_file(
+        {"linear.weight": np.array([[2, np.nan]], np.float32), "linear.bias": np.ones(1, np.float32)},
+        planted.weights.path,
+    )
+    broken = dataclasses.replace(planted, weights=File.of(planted.weights.path))
+    with pytest.raises(ExportError, match=r"The weight `linear\.weight` has 1 of 2 values that are not finite"):
+        export(broken, trainer=trainer, engine=engine, out=tmp_path / "out")
+
+
+def _declaring(archive: Archive, **changes: object) -> TrainedModel:
+    return dataclasses.replace(archive.trained, spec=dataclasses.replace(archive.trained.spec, **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((Tensor(name="length", datatype="FP32", shape=(-1, 4)),), r"forward\(\) takes \(lengths\).*inputs \(length\)"),
+        (
+            (Tensor(name="lengths", datatype="FP32", shape=(-1, 5)),),
+            r"The held-out split gives the input `lengths` as FP32 \[1, 4\]; model\.yaml declares FP32 \[-1, 5\]",
+        ),
+    ],
+)
+def test_inputs_that_are_not_what_is_declared_are_refused(
+    engine: DockerEngine,
+    trainer: Image,
+    tiny_archive: Archive,
+    tmp_path: Path,
+    inputs: tuple[Tensor, ...],
+    message: str,
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        export(_declaring(tiny_archive, inputs=inputs), trainer=trainer, engine=engine, out=tmp_path)
+
+
+def test_a_fixed_batch_is_sampled_as_declared(
+    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    fixed = _declaring(
+        tiny_archive,
+        inputs=(Tensor(name="lengths", datatype="FP32", shape=(2, 4)),),
+        outputs=(
+            Tensor(name="logits", datatype="FP32", shape=(2, 3)),
+            Tensor(name="species", datatype="INT64", shape=(2,)),
+        ),
+    )
+    archive = export(fixed, trainer=trainer, engine=engine, out=tmp_path)
+    samples = load_file(archive.samples.path)
+    assert {value.shape for name, value in samples.items() if "lengths" in name} == {(2, 4)}
+
+
+def test_an_interrupted_export_leaves_the_last_one_whole(
+    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    class Stopped(DockerEngine):
+        def __init__(self) -> None:
+            self.__dict__.update(engine.__dict__)
+
+        def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
+            super().run(job, on_line=on_line)
+            raise KeyboardInterrupt
+
+    export(tiny_archive.trained, trainer=trainer, engine=engine, out=tmp_path)
+    before = {path.name: File.of(path) for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        export(
+            _declaring(tiny_archive, tolerance=Tolerance(absolute=1, relative=1)),
+            trainer=trainer,
+            engine=Stopped(),
+            out=tmp_path,
+        )
+    assert {path.name: File.of(path) for path in tmp_path.iterdir()} == before
