@@ -33,27 +33,21 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A running container and where it listens."""
+    """A container that is ready: where it listens, the seconds that took, and its health right after the start."""
 
     container: Container
     address: str
-    started: float
+    ready_after: float
+    health_at_start: str
+
+    def health(self) -> str:
+        """The engine's word for the health check's last results: starting, healthy or unhealthy."""
+        self.container.reload()
+        return str(self.container.attrs["State"]["Health"]["Status"])
 
     def url(self, path: str) -> str:
         """The URL of a path below the server's root."""
         return f"http://{self.address}/{path}"
-
-    def wait_until_ready(self) -> float:
-        """Waits until ready answers 200; returns the seconds since the start."""
-        while time.monotonic() - self.started < READY_SECONDS:
-            try:
-                if requests.get(self.url("v2/health/ready"), timeout=5).ok:
-                    return time.monotonic() - self.started
-            except requests.ConnectionError:
-                self.container.reload()
-                assert self.container.status == "running", self.log()
-            time.sleep(0.02)
-        raise AssertionError(f"not ready after {READY_SECONDS:.0f} s:\n{self.log()}")
 
     def log(self) -> str:
         """The container's last lines."""
@@ -115,7 +109,23 @@ def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Servi
         container.reload()
         bindings = container.ports[f"{PORT}/tcp"]
         assert bindings, "the port is not published"
-        yield Serving(container=container, address=f"127.0.0.1:{bindings[0]['HostPort']}", started=started)
+        health = str(container.attrs["State"]["Health"]["Status"])
+        address = f"127.0.0.1:{bindings[0]['HostPort']}"
+        seconds = _wait_until_ready(container, address, started)
+        yield Serving(container=container, address=address, ready_after=seconds, health_at_start=health)
+
+
+def _wait_until_ready(container: Container, address: str, started: float) -> float:
+    """Waits until ready answers 200; returns the seconds since the start."""
+    while time.monotonic() - started < READY_SECONDS:
+        try:
+            if requests.get(f"http://{address}/v2/health/ready", timeout=5).ok:
+                return time.monotonic() - started
+        except requests.ConnectionError:
+            container.reload()
+            assert container.status == "running", container.logs(tail=20).decode(errors="replace")
+        time.sleep(0.02)
+    raise AssertionError(f"not ready after {READY_SECONDS:.0f} s:\n{container.logs(tail=20).decode(errors='replace')}")
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ _NUMPY = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np
 
 @pytest.fixture
 def client(serving: Serving) -> Iterator[triton.InferenceServerClient]:
-    serving.wait_until_ready()
     with triton.InferenceServerClient(serving.address) as client:
         yield client
 
@@ -46,7 +45,6 @@ def test_samples_agree_in_binary(
 
 
 def test_samples_agree_in_json(serving: Serving, contract: dict[str, Any], samples: list[Sample]) -> None:
-    serving.wait_until_ready()
     datatypes = {tensor["name"]: tensor["datatype"] for tensor in (*contract["inputs"], *contract["outputs"])}
     for sample in samples:
         inputs = [

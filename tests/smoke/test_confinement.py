@@ -5,6 +5,18 @@ import pytest
 from tests.smoke.conftest import Serving
 
 PYTHON = "/usr/bin/python3.13"
+# Addresses that answer everywhere but here, and one that answers nowhere; all at once, since each has to time out.
+_REACH_OUT = """
+import socket, threading
+def reach(address):
+    try:
+        socket.create_connection(address, 1)
+        print("reached", address)
+    except OSError:
+        print("unreachable")
+for address in (("1.1.1.1", 443), ("8.8.8.8", 53), ("192.0.2.1", 80)):
+    threading.Thread(target=reach, args=(address,)).start()
+"""
 
 
 @pytest.mark.parametrize("shell", ["sh", "/bin/sh", "bash", "/bin/busybox", "dash"])
@@ -41,15 +53,13 @@ def test_user_is_unprivileged(serving: Serving) -> None:
     assert fields["Seccomp"] == "2"
 
 
-@pytest.mark.parametrize("address", [("192.0.2.1", 80), ("1.1.1.1", 443), ("8.8.8.8", 53)])
-def test_there_is_no_way_out(serving: Serving, address: tuple[str, int]) -> None:
-    code, output = _python(serving, f"import socket; socket.create_connection({address!r}, 1)")
-    assert code == 1
-    assert "timed out" in output or "unreachable" in output
+def test_there_is_no_way_out(serving: Serving) -> None:
+    code, output = _python(serving, _REACH_OUT)
+    assert code == 0, output
+    assert output.split() == ["unreachable"] * 3
 
 
 def test_file_system_is_unchanged(serving: Serving) -> None:
-    serving.wait_until_ready()
     assert not serving.container.diff()
 
 

@@ -25,7 +25,6 @@ _BROKEN: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", _BROKEN)
 def test_bad_request_is_a_4xx(serving: Serving, contract: dict[str, Any], samples: list[Sample], kind: str) -> None:
-    serving.wait_until_ready()
     (name, value), *_ = samples[0].inputs.items()
     declared = next(tensor for tensor in contract["inputs"] if tensor["name"] == name)
     tensor = {
@@ -45,14 +44,12 @@ def test_bad_request_is_a_4xx(serving: Serving, contract: dict[str, Any], sample
 
 @pytest.mark.parametrize("path", ["v2/models/nobody/infer", "v2/models/nobody", "v2/nowhere", "../../etc/passwd"])
 def test_unknown_path_is_a_404(serving: Serving, path: str) -> None:
-    serving.wait_until_ready()
     response = requests.post(serving.url(path), data=b"{}", timeout=30)
     _assert_refused(response)
     assert response.status_code in {404, 405}
 
 
 def test_binary_header_that_lies_is_a_4xx(serving: Serving, contract: dict[str, Any]) -> None:
-    serving.wait_until_ready()
     response = requests.post(
         serving.url(f"v2/models/{contract['name']}/infer"),
         data=b"{}",
