@@ -75,6 +75,6 @@ def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Differe
             off = math.inf
         absolute = max(absolute, off)
         relative = max(relative, off / abs(wanted)) if wanted else relative
-        if beyond is None and not off <= tolerance.absolute + tolerance.relative * abs(wanted):
+        if beyond is None and (off == math.inf or off > tolerance.absolute + tolerance.relative * abs(wanted)):
             beyond = index
     return Difference(absolute=absolute, relative=relative, beyond=beyond)

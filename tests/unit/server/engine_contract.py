@@ -1,0 +1,158 @@
+"""What every engine must do, real or fake; also run inside the runtime image, where there is no pytest.
+
+`folder` holds the archives that `BEHAVIOURS` of the fake engine names, made for the engine that is tested.
+"""
+
+import threading
+from array import array
+from collections.abc import Callable
+from pathlib import Path
+
+from server.engine import Engine, Input, Model, Output
+
+_X = array("f", [1.0, -2.5, 3.0, 0.5, 0.0, 1e30])
+
+
+def hold(engine: Engine, folder: Path) -> None:
+    """Fails unless the engine behaves as the server relies on."""
+    for promise in (
+        _doubles,
+        _takes_any_offset,
+        _gives_tuples_in_order,
+        _gives_dicts_by_name,
+        _gives_scalars,
+        _takes_nothing,
+        _carries_every_datatype,
+        _keeps_answers_apart_from_inputs,
+        _blames_the_input,
+        _blames_the_model,
+        _blames_the_archive,
+        _keeps_threads,
+        _serves_from_any_thread,
+    ):
+        promise(engine, folder)
+
+
+def _load(engine: Engine, folder: Path, name: str) -> Model:
+    return engine.load(str(folder / name), optimize=True)
+
+
+def _input(shape: tuple[int, ...] = (2, 3)) -> Input:
+    return "FP32", shape, memoryview(_X).cast("B")
+
+
+def _floats(output: Output) -> list[float]:
+    return [float(value) for value in memoryview(output).cast("f")]
+
+
+def _doubles(engine: Engine, folder: Path) -> None:
+    for optimize in (False, True):
+        model = engine.load(str(folder / "double"), optimize=optimize)
+        assert "forward" in model.methods
+        (y,) = model.forward([_input()])
+        assert (y.name, y.datatype, tuple(y.shape)) == (None, "FP32", (2, 3))
+        assert _floats(y) == array("f", [2 * x for x in _X]).tolist()
+        assert memoryview(y).readonly
+        assert memoryview(y).nbytes == 24
+
+
+def _takes_any_offset(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "double")
+    for offset in range(9):
+        content = memoryview(b"\xff" * offset + _X.tobytes())[offset:]
+        (y,) = model.forward([("FP32", (6,), content)])
+        assert _floats(y)[1] == -5.0
+
+
+def _gives_tuples_in_order(engine: Engine, folder: Path) -> None:
+    same, double = _load(engine, folder, "pair").forward([_input()])
+    assert (same.name, double.name) == (None, None)
+    assert _floats(same) == _X.tolist()
+    assert _floats(double)[1] == -5.0
+
+
+def _gives_dicts_by_name(engine: Engine, folder: Path) -> None:
+    outputs = {output.name: output for output in _load(engine, folder, "dictionary").forward([_input()])}
+    assert set(outputs) == {"same", "double"}
+    assert _floats(outputs["double"])[1] == -5.0
+
+
+def _gives_scalars(engine: Engine, folder: Path) -> None:
+    (rows,) = _load(engine, folder, "rows").forward([_input()])
+    assert (rows.datatype, tuple(rows.shape)) == ("INT64", ())
+    assert memoryview(rows).cast("q").tolist() == [2]
+
+
+def _takes_nothing(engine: Engine, folder: Path) -> None:
+    (y,) = _load(engine, folder, "double").forward([("FP32", (0, 3), b"")])
+    assert tuple(y.shape) == (0, 3)
+    assert memoryview(y).nbytes == 0
+
+
+def _carries_every_datatype(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "pair")
+    sizes = {"INT8": 1, "INT16": 2, "INT32": 4, "INT64": 8, "UINT8": 1, "FP16": 2, "BF16": 2, "FP32": 4, "FP64": 8}
+    for datatype, size in sizes.items():
+        same, double = model.forward([(datatype, (2,), bytes(2 * size))])
+        assert same.datatype == double.datatype == datatype
+        assert bytes(memoryview(double)) == bytes(2 * size)
+
+
+def _keeps_answers_apart_from_inputs(engine: Engine, folder: Path) -> None:
+    content = bytearray(_X.tobytes())
+    same, _ = _load(engine, folder, "pair").forward([("FP32", (6,), content)])
+    content[:] = bytes(len(content))
+    assert _floats(same) == _X.tolist()
+
+
+def _blames_the_input(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "double")
+    for wrong, told in (
+        (("FP32", (2, 3), b"1234"), "takes 24 bytes, and 4 came"),
+        (("FP32", (-2, -3), _X.tobytes()), "negative"),
+        (("FP32", (2**31, 2**31, 2**31), b""), "no memory"),
+        (("FP8", (2,), b"12"), "FP8"),
+    ):
+        _refused(lambda wrong=wrong: model.forward([wrong]), engine.InputError, told)  # type: ignore[misc]
+
+
+def _blames_the_model(engine: Engine, folder: Path) -> None:
+    _refused(lambda: _load(engine, folder, "fails").forward([_input()]), engine.ModelError, "out of cheese")
+    _refused(lambda: _load(engine, folder, "number").forward([_input()]), engine.ModelError, "returned a int")
+    _refused(lambda: _load(engine, folder, "double").forward([]), engine.ModelError, "forward()")
+
+
+def _blames_the_archive(engine: Engine, folder: Path) -> None:
+    for name in ("broken", "nowhere"):
+        _refused(lambda name=name: _load(engine, folder, name), engine.LoadError, name)  # type: ignore[misc]
+
+
+def _keeps_threads(engine: Engine, _: Path) -> None:
+    for count in (2, 1):
+        engine.set_threads(count)
+        assert engine.threads() == count
+
+
+def _serves_from_any_thread(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "double")
+    answers: list[list[float]] = []
+
+    def serve() -> None:
+        engine.set_threads(1)
+        answers.extend(_floats(model.forward([_input()])[0]) for _ in range(20))
+
+    threads = [threading.Thread(target=serve) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [array("f", [2 * x for x in _X]).tolist()] * 60
+
+
+def _refused(action: Callable[[], object], kind: type[Exception], told: str) -> None:
+    said = ""
+    try:
+        action()
+    except kind as error:
+        said = str(error)
+    assert told in said, f"{kind.__name__} should have said {told!r}, not {said!r}"

@@ -1,0 +1,283 @@
+"""The application as uvicorn calls it, in process, with a model of the fake engine."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server import contract
+from server.answers import Answer
+from server.app import App
+from server.engine import Input
+from server.served import ServedModel
+from tests.unit.server import models
+from tests.unit.server.fake_engine import FakeEngine
+
+MAX_BODY = 4096
+INFER = "/v2/models/tiny/infer"
+VERSIONED = "/v2/models/tiny/versions/1.0.0"
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+
+
+@dataclass
+class Here:
+    """Runs the model in the calling thread."""
+
+    served: ServedModel
+
+    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
+        return self.served.answer(inputs)
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[bytes, bytes]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def _app(folder: Path, behaviour: str = "double") -> App:
+    described = contract.read(models.write(folder, behaviour=behaviour))
+    engine = FakeEngine()
+    model = engine.load(str(folder / "model.pt"), optimize=True)
+    app = App(described, Here(ServedModel(contract=described, engine=engine, model=model)), max_body=MAX_BODY)
+    app.state = "ready"
+    return app
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> App:
+    return _app(tmp_path)
+
+
+def _call(
+    app: App, method: str, path: str, *chunks: bytes, headers: Sequence[tuple[bytes, bytes]] = (), ends: bool = True
+) -> Reply | None:
+    """The reply, or None where none was sent. Without `ends` the client goes away after the chunks."""
+    messages = [{"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks]
+    last = {"type": "http.request", "body": b""} if ends else {"type": "http.disconnect"}
+    waiting = iter([*messages, last])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(waiting)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": method, "path": path, "headers": list(headers)}
+    asyncio.run(app(scope, receive, send))
+    if not sent:
+        return None
+    start, body = sent
+    reply = Reply(start["status"], dict(start["headers"]), body["body"])
+    assert int(reply.headers[b"content-length"]) == len(reply.body)
+    return reply
+
+
+def _get(app: App, path: str) -> Reply:
+    reply = _call(app, "GET", path)
+    assert reply
+    return reply
+
+
+def _post(app: App, *chunks: bytes, path: str = INFER, headers: Sequence[tuple[bytes, bytes]] = ()) -> Reply:
+    reply = _call(app, "POST", path, *chunks, headers=headers)
+    assert reply
+    return reply
+
+
+def _json(**fields: Any) -> bytes:
+    return json.dumps({"inputs": [TENSOR], **fields}).encode()
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_server_metadata(app: App, path: str) -> None:
+    reply = _get(app, path)
+    assert reply.status == 200
+    assert reply.headers[b"content-type"] == b"application/json"
+    assert reply.json == {"name": "torchyard", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny", VERSIONED])
+def test_model_metadata(app: App, path: str) -> None:
+    assert _get(app, path).json == {
+        "name": "tiny",
+        "versions": ["1.0.0"],
+        "platform": "pytorch_torchscript",
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
+    }
+
+
+READY = ["/v2/health/ready", "/v2/models/tiny/ready", f"{VERSIONED}/ready"]
+
+
+@pytest.mark.parametrize("path", READY)
+def test_ready_is_200_only_while_ready(app: App, path: str) -> None:
+    assert (_get(app, path).status, _get(app, path).json["ready"]) == (200, True)
+    for state in ("loading", "draining"):
+        app.state = state
+        assert (_get(app, path).status, _get(app, path).json) == (503, {"error": f"Not ready: {state}."})
+
+
+def test_live_and_metadata_in_every_state(app: App) -> None:
+    for state in ("loading", "ready", "draining"):
+        app.state = state
+        assert _get(app, "/v2/health/live").json == {"live": True}
+        assert _get(app, "/v2/models/tiny").status == 200
+
+
+def test_while_loading_an_inference_is_a_503(app: App) -> None:
+    app.state = "loading"
+    assert _post(app, _json()).status == 503
+    assert "'tiny' is loading" in _post(app, _json()).json["error"]
+
+
+def test_while_draining_inferences_are_answered_and_connections_closed(app: App) -> None:
+    assert b"connection" not in _post(app, _json()).headers
+    app.state = "draining"
+    reply = _post(app, _json())
+    assert (reply.status, reply.headers[b"connection"]) == (200, b"close")
+
+
+@pytest.mark.parametrize("path", [INFER, f"{VERSIONED}/infer"])
+def test_inference_in_json(app: App, path: str) -> None:
+    reply = _post(app, _json(id="7"), path=path)
+    assert reply.status == 200
+    assert reply.json == {
+        "model_name": "tiny",
+        "model_version": "1.0.0",
+        "id": "7",
+        "outputs": [{"name": "y", "datatype": "FP32", "shape": [1, 3], "data": [2.0, 4.0, 6.0]}],
+    }
+
+
+def test_inference_in_binary_and_in_many_chunks(app: App) -> None:
+    content = np.array([1, 2, 3], np.float32).tobytes()
+    tensor = {k: TENSOR[k] for k in ("name", "datatype", "shape")} | {"parameters": {"binary_data_size": 12}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    length = (b"inference-header-content-length", str(len(head)).encode())
+    for chunks in ([head + content], [head, content], [bytes([byte]) for byte in head + content]):
+        reply = _post(app, *chunks, headers=[length])
+        assert reply.status == 200
+        assert reply.headers[b"content-type"] == b"application/octet-stream"
+        at = int(reply.headers[b"inference-header-content-length"])
+        assert json.loads(reply.body[:at])["outputs"][0]["parameters"] == {"binary_data_size": 12}
+        assert np.frombuffer(reply.body[at:], np.float32).tolist() == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/", "There is nothing at '/'"),
+        ("/v2/nowhere", "There is nothing at '/v2/nowhere'"),
+        ("/v2/models/other", "There is no model 'other'; this server has 'tiny'"),
+        ("/v2/models/other/infer", "There is no model 'other'"),
+        ("/v2/models/tiny/versions/2", "Model 'tiny' has no version '2'; this server has '1.0.0'"),
+        ("/v2/models/tiny/explain", "There is nothing at"),
+        ("/../../etc/passwd", "There is nothing at"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "BREW"])
+def test_unknown_path_is_a_404(app: App, method: str, path: str, told: str) -> None:
+    reply = _call(app, method, path)
+    assert reply
+    assert reply.status == 404
+    assert told in reply.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("POST", "/v2", b"GET, HEAD"), ("DELETE", "/v2/health/live", b"GET, HEAD"), ("GET", INFER, b"POST")],
+)
+def test_wrong_method_is_a_405(app: App, method: str, path: str, allow: bytes) -> None:
+    reply = _call(app, method, path)
+    assert reply
+    assert (reply.status, reply.headers[b"allow"]) == (405, allow)
+    assert f"{path}: expected" in reply.json["error"]
+
+
+def test_head_is_a_get(app: App) -> None:
+    reply = _call(app, "HEAD", "/v2/health/ready")
+    assert reply
+    assert reply.status == 200
+
+
+def test_a_bad_request_says_what_is_wrong(app: App) -> None:
+    reply = _post(app, b'{"inputs": []}')
+    assert (reply.status, reply.json) == (400, {"error": "inputs: x missing; the model takes all of its inputs."})
+
+
+@pytest.mark.parametrize("value", [b"-1", b"x", b"", b"1" * 30])
+def test_a_header_length_that_is_none_is_a_400(app: App, value: bytes) -> None:
+    reply = _post(app, _json(), headers=[(b"inference-header-content-length", value)])
+    assert reply.status == 400
+    assert "Inference-Header-Content-Length: expected a number of bytes" in reply.json["error"]
+
+
+def test_a_compressed_body_is_a_415(app: App) -> None:
+    reply = _post(app, b"...", headers=[(b"content-encoding", b"gzip")])
+    assert reply.status == 415
+    assert "got 'gzip'" in reply.json["error"]
+
+
+@pytest.mark.parametrize("chunk", [1, 1000, MAX_BODY + 1, 100 * MAX_BODY])
+def test_a_body_over_the_limit_is_a_413_and_its_end_is_not_waited_for(app: App, chunk: int) -> None:
+    count = 3 * MAX_BODY // chunk + 1
+    reply = _call(app, "POST", INFER, *[b" " * chunk] * count, ends=False)
+    assert reply
+    assert (reply.status, reply.headers[b"connection"]) == (413, b"close")
+    assert f"at most {MAX_BODY} bytes" in reply.json["error"]
+
+
+def test_a_body_at_the_limit_is_read(app: App) -> None:
+    body = _json()
+    assert _post(app, body + b" " * (MAX_BODY - len(body))).status == 200
+
+
+def test_a_client_that_goes_away_gets_nothing(app: App) -> None:
+    assert _call(app, "POST", INFER, b'{"inp', ends=False) is None
+
+
+def test_a_model_that_raises_is_a_500_for_that_request_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app = _app(tmp_path, "fails")
+    reply = _post(app, _json())
+    assert (reply.status, reply.json) == (
+        500,
+        {"error": "The model failed at this request: RuntimeError: out of cheese"},
+    )
+    (line,) = capsys.readouterr().err.splitlines()
+    logged = json.loads(line)
+    assert (logged["event"], logged["level"]) == ("model-failed", "error")
+    assert _get(app, "/v2/health/ready").status == 200
+
+
+def test_a_model_that_breaks_its_contract_is_a_500(tmp_path: Path) -> None:
+    reply = _post(_app(tmp_path, "rows"), _json())
+    assert reply.status == 500
+    assert "returned INT64" in reply.json["error"]
+
+
+def test_a_bug_is_a_500_and_in_the_log(
+    app: App, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no such luck")
+
+    monkeypatch.setattr("server.app.parse", broken)
+    reply = _post(app, _json())
+    assert reply.status == 500
+    assert "no such luck" not in reply.json["error"]
+    logged = json.loads(capsys.readouterr().err)
+    assert (logged["event"], logged["error"]) == ("request-failed", "no such luck")
+    assert "ZeroDivisionError" in logged["traceback"]

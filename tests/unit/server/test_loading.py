@@ -1,0 +1,181 @@
+"""From a folder to a model that is ready: every fault between them is refused with its own message."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server import contract, digests
+from server.answers import Answer, Difference, compare
+from server.contract import Tensor, Tolerance
+from server.datatypes import DATATYPES
+from server.errors import ContractInvalid, DigestMismatch, LoadFailed, SamplesDisagree, StartError
+from server.loading import Ready, prepare
+from server.samples import Expected
+from tests.unit.server import models
+from tests.unit.server.fake_engine import FakeEngine, FakeModel
+
+
+def _prepare(folder: Path, engine: FakeEngine | None = None) -> Ready:
+    return prepare(contract.read(folder), folder, engine or FakeEngine(), threads=3)
+
+
+def test_a_good_model_gets_ready(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    ready = _prepare(models.write(tmp_path), engine)
+    assert ready.differences == {"y": {"max_abs": 0.0, "max_rel": 0.0}}
+    assert (engine.threads(), engine.optimized) == (3, [True])
+    assert isinstance(ready.served.model, FakeModel)
+    # Two samples replayed, and three runs of each of their two shapes.
+    assert ready.served.model.calls == 2 + 3 * 2
+
+
+@pytest.mark.parametrize("name", ["model.pt", "samples.safetensors"])
+def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
+    models.write(tmp_path)
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DigestMismatch, match=rf"{name}: its sha256 is \w+, and the contract says \w+"):
+        _prepare(tmp_path)
+
+
+def test_a_truncated_archive_is_refused(tmp_path: Path) -> None:
+    models.write(tmp_path)
+    (tmp_path / "model.pt").write_text("doubl")
+    with pytest.raises(DigestMismatch, match=r"model.pt: it has 5 bytes, and the contract says 6"):
+        _prepare(tmp_path)
+
+
+def test_a_missing_archive_is_refused(tmp_path: Path) -> None:
+    models.write(tmp_path)
+    (tmp_path / "model.pt").unlink()
+    with pytest.raises(DigestMismatch, match=r"model.pt: No such file or directory"):
+        digests.verify(contract.read(tmp_path), tmp_path)
+
+
+def test_an_archive_that_does_not_load_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=r"model.pt: this runtime cannot load the archive"):
+        _prepare(models.write(tmp_path, behaviour="unknown"))
+
+
+def test_samples_that_disagree_are_refused(tmp_path: Path) -> None:
+    y = 2 * models.X + np.array([[0, 0.25, 0]], np.float32)
+    with pytest.raises(SamplesDisagree, match=r"tiny 1.0.0 .*sample 0: output y differs by up to 0.25, .* element 1"):
+        _prepare(models.write(tmp_path, content=models.samples(y)))
+
+
+def test_a_model_that_raises_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SamplesDisagree, match=r"(?s)sample 0: .*out of cheese.*sample 1: .*out of cheese"):
+        _prepare(models.write(tmp_path, behaviour="fails"))
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "told"),
+    [
+        ("pair", "returned 2 outputs, and the contract has 1"),
+        ("rows", r"output y: forward\(\) returned INT64 \[\], and the contract has FP32 \[-1, 3\]"),
+    ],
+)
+def test_a_model_that_breaks_its_contract_is_refused(tmp_path: Path, behaviour: str, told: str) -> None:
+    with pytest.raises(SamplesDisagree, match=told):
+        _prepare(models.write(tmp_path, behaviour=behaviour))
+
+
+def test_outputs_are_found_by_name(tmp_path: Path) -> None:
+    tensor = {"datatype": "FP32", "shape": [-1, 3]}
+    content = models.samples()
+    folder = models.write(tmp_path, behaviour="dictionary", content=content.replace(b"/output/y", b"/output/d"))
+    changed = json.loads((folder / "contract.json").read_text())
+    changed["outputs"] = [{"name": "d", **tensor}, {"name": "same", **tensor}]
+    with pytest.raises(ContractInvalid, match="4 tensors do not make whole samples of 1 inputs and 2 outputs"):
+        prepare(contract.parse(changed), folder, FakeEngine(), threads=1)
+    changed["outputs"] = [{"name": "d", **tensor}]
+    with pytest.raises(SamplesDisagree, match="returned 2 outputs"):
+        prepare(contract.parse(changed), folder, FakeEngine(), threads=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"nothing", "not readable as safetensors"), (b"\x02" + bytes(7) + b"{}", "0 tensors do not make whole samples")],
+)
+def test_samples_that_are_none_are_refused(tmp_path: Path, content: bytes, told: str) -> None:
+    with pytest.raises(ContractInvalid, match=told):
+        _prepare(models.write(tmp_path, content=content))
+
+
+def test_samples_of_another_datatype_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractInvalid, match=r"0/output/y is F64 \[1, 3\], declared are F32 \[-1, 3\]"):
+        _prepare(models.write(tmp_path, content=models.samples(models.X.astype(np.float64))))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "not a contract"),
+        ("[]", "not a contract"),
+        ('{"schema": 2}', "its schema is 2, and this server reads schema 1"),
+        ('{"schema": 1}', "KeyError: 'tolerance'"),
+    ],
+)
+def test_a_broken_contract_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "contract.json").write_text(text)
+    with pytest.raises(ContractInvalid, match=told):
+        contract.read(tmp_path)
+
+
+def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractInvalid, match=r"contract.json: No such file"):
+        contract.read(tmp_path)
+
+
+def test_a_contract_names_files_beside_it_only(tmp_path: Path) -> None:
+    archive = {"file": "../model.pt", "sha256": "0", "size": 1}
+    with pytest.raises(ContractInvalid, match=r"the file ../model.pt is not beside the contract"):
+        contract.read(models.write(tmp_path, archive=archive))
+
+
+def test_a_datatype_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractInvalid, match="x has the datatype FP8"):
+        contract.read(models.write(tmp_path, inputs=[{"name": "x", "datatype": "FP8", "shape": [1]}]))
+
+
+def test_exit_codes_differ() -> None:
+    codes = [kind.exit_code for kind in StartError.__subclasses__()]
+    assert len(set(codes)) == len(codes)
+    assert (SamplesDisagree.exit_code, DigestMismatch.exit_code, LoadFailed.exit_code) == (3, 4, 5)
+
+
+def _compared(got: list[float], wanted: list[float]) -> Difference:
+    tensor = Tensor(name="y", datatype=DATATYPES["FP32"], shape=(-1,))
+    answer = Answer(tensor=tensor, shape=(len(got),), content=memoryview(np.array(got, np.float32).tobytes()))
+    expected = Expected(shape=(len(wanted),), content=np.array(wanted, np.float32).tobytes())
+    return compare(answer, expected, Tolerance(absolute=0.5, relative=0.25))
+
+
+@pytest.mark.parametrize(
+    ("got", "wanted", "beyond"),
+    [
+        ([1.0], [1.0], None),
+        ([1.5], [1.0], None),
+        ([1.75], [1.0], None),
+        ([1.0, 1.875], [1.0, 1.0], 1),
+        ([0.75], [0.0], 0),
+        ([-14.5], [-11.0], 0),
+        ([math.nan], [math.nan], None),
+        ([math.nan], [1.0], 0),
+        ([1.0], [math.nan], 0),
+        ([math.inf], [math.inf], None),
+        ([-math.inf], [math.inf], 0),
+        ([math.inf], [1.0], 0),
+    ],
+)
+def test_tolerance(got: list[float], wanted: list[float], beyond: int | None) -> None:
+    assert _compared(got, wanted).beyond == beyond
+
+
+def test_differences() -> None:
+    difference = _compared([1.25, 8.0, 0.25], [1.0, 10.0, 0.0])
+    assert (difference.absolute, difference.relative) == (2.0, 0.25)

@@ -1,0 +1,44 @@
+"""What the environment may say, and what is refused."""
+
+import os
+
+import pytest
+
+from server import cgroup, settings
+from server.errors import SettingsError
+
+
+def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroup, "threads", lambda: 3)
+    chosen = settings.read({})
+    assert chosen.threads == 3
+    assert chosen.max_body == 64 * 2**20
+
+
+def test_the_environment_overrides() -> None:
+    chosen = settings.read({"TORCHYARD_THREADS": "5", "TORCHYARD_MAX_BODY_MIB": "1"})
+    assert (chosen.threads, chosen.max_body) == (5, 2**20)
+
+
+@pytest.mark.parametrize("name", ["TORCHYARD_THREADS", "TORCHYARD_MAX_BODY_MIB"])
+@pytest.mark.parametrize("value", ["0", "-1", "2.5", "two", "99999", "²"])
+def test_other_values_are_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is '.*'; it must be a whole number from 1 to"):
+        settings.read({name: value})
+
+
+def test_openmp_is_told_and_an_operators_choice_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "64")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    settings.prepare_openmp(2)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_threads_sleep_at_barriers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    settings.prepare_openmp(2)
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
