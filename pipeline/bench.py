@@ -4,6 +4,7 @@ import http.client
 import json
 import statistics
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -32,11 +33,10 @@ def bench(image: ServingImage, *, requests: int, engine: Engine, build: Path) ->
         ready = wait_until_ready(serving)
         say(f"{image.tag} ready {ready:.2f} s after its start; {_ROUNDS} rounds of {requests} requests each way")
         body, headers = _request(image)
-        client = http.client.HTTPConnection(serving.address)
         for _ in range(_ROUNDS):
             inside.append(_in_process(image, requests, engine))
-            wire.append(_over_the_wire(client, f"/v2/models/{spec.name}/infer", body, headers, requests))
-        client.close()
+            with closing(http.client.HTTPConnection(serving.address)) as client:
+                wire.append(_over_the_wire(client, f"/v2/models/{spec.name}/infer", body, headers, requests))
     rows = {"in process": _quantiles(inside), "over REST": _quantiles(wire)}
     for name, row in rows.items():
         say(f"{name:<11} " + "  ".join(f"{key} {value:7.3f} ms" for key, value in row.items()))

@@ -138,7 +138,9 @@ def test_a_build_secret_reaches_the_step_and_no_layer(
     dockerfile = tmp_path / "Dockerfile"
     dockerfile.write_text(
         "ARG BASE\nFROM ${BASE} AS made\n"
-        "RUN --mount=type=secret,id=pip.conf grep -q planted-secret /run/secrets/pip.conf && touch /seen\n"
+        # Not in one word, since the history keeps the command.
+        "RUN --mount=type=secret,id=pip.conf \\\n"
+        "    grep -q \"planted$(printf '%s' -secret)\" /run/secrets/pip.conf && touch /seen\n"
     )
     build = Build(folder=tmp_path, dockerfile=dockerfile, stage="made", tag=TAG, args={"BASE": "torchyard-base:build"})
     try:

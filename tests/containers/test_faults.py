@@ -149,8 +149,10 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_step(
 ) -> None:
     with _small_disk(tmp_path / "build", "2m") as build:
         ballast = build / "ballast"
-        ballast.write_bytes(bytes(2**21 - 2**15))
-        with pytest.raises((SpaceError, OSError), match=r"disk filled up|No space left on device"):
+        ballast.write_bytes(bytes(2**21 - 2**12))
+        with pytest.raises(
+            SpaceError, match=r"The disk filled up in `python -m pipeline\.inside\.train`\. Free some space"
+        ):
             _ = Line(tiny_spec, pins=pins.load(), engine=engine, build=build).export
         ballast.unlink()
         assert Line(tiny_spec, pins=pins.load(), engine=engine, build=build).export.file.is_intact()
