@@ -186,16 +186,17 @@ class DockerEngine:
                     self._client.images.remove(reference)
 
     def clean(self) -> tuple[str, ...]:
-        ours: dict[str, Any] = {"label": LABEL}
+        label: dict[str, Any] = {"label": LABEL}
         with _engine_errors():
-            for container in self._client.containers.list(all=True, filters=ours):
+            for container in self._client.containers.list(all=True, filters=label):
                 container.remove(force=True)
-            for network in self._client.networks.list(filters=ours):
+            for network in self._client.networks.list(filters=label):
                 network.remove()
             images = self._client.images.list()
-        tags = sorted(tag for image in images if any(key.startswith(LABEL) for key in image.labels) for tag in image.tags)
-        self.remove(tuple(tags))
-        return tuple(tags)
+        ours = [image for image in images if any(key.startswith(LABEL) for key in image.labels)]
+        tags = tuple(sorted(tag for image in ours for tag in image.tags))
+        self.remove(tags)
+        return tags
 
     def containers(self) -> tuple[str, ...]:
         """The ids of the containers that Torchyard started and that are still there, running or not."""

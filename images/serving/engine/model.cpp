@@ -102,14 +102,11 @@ std::vector<std::string> Model::methods() const {
   return names;
 }
 
-std::vector<Output> Model::forward(std::vector<at::Tensor> inputs) const {
+std::vector<Output> Model::forward(const std::vector<at::Tensor>& inputs) const {
   const c10::InferenceMode inference;
   try {
-    std::vector<IValue> arguments;
-    for (auto& input : inputs) {
-      arguments.emplace_back(std::move(input));
-    }
-    inputs.clear();
+    // `inputs` stay with the caller, so that an answer that is one of them, or a view of one, is seen to be shared.
+    std::vector<IValue> arguments(inputs.begin(), inputs.end());
     std::vector<Output> outputs;
     for (const auto& named : tensors_of(module_.get_method("forward")(std::move(arguments)))) {
       outputs.push_back(output_of(named));

@@ -28,7 +28,7 @@ class Model {
 
   // Runs forward() on inputs in its own order. It may return a tensor, a tuple or list of tensors, or a dict of
   // tensors by name. Safe to call without the GIL. Throws ModelError.
-  std::vector<Output> forward(std::vector<at::Tensor> inputs) const;
+  std::vector<Output> forward(const std::vector<at::Tensor>& inputs) const;
 
  private:
   torch::jit::Module module_;

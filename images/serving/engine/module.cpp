@@ -23,9 +23,9 @@ std::vector<at::Tensor> tensors_over(const py::sequence& inputs) {
 }
 
 std::vector<Output> forward(const Model& model, const py::sequence& inputs) {
-  auto tensors = tensors_over(inputs);
+  const auto tensors = tensors_over(inputs);
   const py::gil_scoped_release released;
-  return model.forward(std::move(tensors));
+  return model.forward(tensors);
 }
 
 py::buffer_info bytes_of(const Output& output) {

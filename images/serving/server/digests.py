@@ -23,7 +23,10 @@ def _verify(file: File, path: Path) -> None:
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DigestMismatch(f"{path}: {error.strerror}, and the contract names it.{_CURE}") from error
+        raise DigestMismatch(
+            f"{path}: {error.strerror}. The contract names it; put the three files of one export beside each other, "
+            "readable for this user."
+        ) from error
     if size != file.size:
         raise DigestMismatch(f"{path}: it has {size} bytes, and the contract says {file.size}.{_CURE}")
     if digest != file.sha256:

@@ -124,7 +124,7 @@ def _blames_the_model(engine: Engine, folder: Path) -> None:
 
 def _blames_the_archive(engine: Engine, folder: Path) -> None:
     for name in ("broken", "nowhere"):
-        _refused(lambda name=name: _load(engine, folder, name), engine.LoadError, name)  # type: ignore[misc]
+        _refused(lambda name=name: _load(engine, folder, name), engine.LoadError, "failed")  # type: ignore[misc]
 
 
 def _keeps_threads(engine: Engine, _: Path) -> None:

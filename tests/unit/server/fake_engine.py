@@ -109,7 +109,7 @@ class FakeEngine:
         try:
             behaviour = BEHAVIOURS[Path(path).read_text(encoding="utf-8")]
         except (OSError, KeyError, UnicodeDecodeError) as error:
-            raise LoadError(f"{path}: not an archive ({error})") from error
+            raise LoadError(f"reading the archive failed: {error}") from error
         self.optimized.append(optimize)
         return FakeModel(behaviour)
 
