@@ -35,11 +35,16 @@ def replay(served: ServedModel, samples: Sequence[Sample]) -> dict[str, dict[str
 
 
 def warm_up(served: ServedModel, samples: Sequence[Sample]) -> None:
-    """Runs each shape of the samples until the executor has specialised for it, in the thread that will serve."""
-    shapes = {tuple(tuple(shape) for _, shape, _ in sample.inputs): sample for sample in samples}
-    for sample in shapes.values():
-        for _ in range(WARM_UP_RUNS):
-            served.answer(sample.inputs)
+    """Runs each shape of the samples, which were replayed once, until the executor has specialised for it.
+
+    To be called in the thread that will serve.
+    """
+    by_shape: dict[tuple[tuple[int, ...], ...], list[Sample]] = {}
+    for sample in samples:
+        by_shape.setdefault(tuple(tuple(shape) for _, shape, _ in sample.inputs), []).append(sample)
+    for replayed in by_shape.values():
+        for _ in range(WARM_UP_RUNS - len(replayed)):
+            served.answer(replayed[0].inputs)
 
 
 def _findings(served: ServedModel, sample: Sample, largest: dict[str, dict[str, float]]) -> Iterator[str]:

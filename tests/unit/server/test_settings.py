@@ -27,18 +27,19 @@ def test_other_values_are_refused(name: str, value: str) -> None:
         settings.read({name: value})
 
 
-def test_openmp_is_told_and_an_operators_choice_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "64")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    settings.prepare_openmp(2)
-    assert os.environ["OMP_NUM_THREADS"] == "2"
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+def _openmp(monkeypatch: pytest.MonkeyPatch, **choice: str) -> dict[str, str]:
+    """What OpenMP's library reads after `choice` met `prepare_openmp(2)`."""
+    environment = {"OMP_NUM_THREADS": "64", **choice}
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "environ", environment)
+        settings.prepare_openmp(2)
+    return environment
 
 
-def test_threads_sleep_at_barriers_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "")
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    settings.prepare_openmp(2)
-    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+def test_openmp_is_told_and_spins_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _openmp(monkeypatch) == {"OMP_NUM_THREADS": "2", "GOMP_SPINCOUNT": "1000"}
+
+
+@pytest.mark.parametrize("choice", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
+def test_an_operators_choice_of_waiting_is_kept(monkeypatch: pytest.MonkeyPatch, choice: dict[str, str]) -> None:
+    assert _openmp(monkeypatch, **choice) == {"OMP_NUM_THREADS": "2"} | choice

@@ -1,0 +1,363 @@
+"""The runtime image with a small model under the production contract: protocol, faults at start, and the end."""
+
+import hashlib
+import http.client
+import json
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import numpy as np
+import pytest
+import requests
+from docker.models.containers import Container
+from docker.types import Mount as DockerMount
+from safetensors.numpy import load_file, save_file
+from tritonclient import http as triton
+
+from pipeline.artifacts import Limits
+from pipeline.engine import Image, Job, Mount
+from pipeline.engine.docker import DockerEngine, production
+from pipeline.errors import ContainerFailed
+
+HOME = Path(__file__).resolve().parents[2]
+PYTHON = "/usr/bin/python3.13"
+LIMITS = Limits(memory=1024, cpus=2, pids=256)
+X = np.array([[1.0, -2.5, 3.0]], dtype=np.float32)
+INFER = "v2/models/slow/infer"
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": X.ravel().tolist()}
+
+Start = Callable[..., AbstractContextManager["Running"]]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container of the runtime image with a model mounted, and where it listens."""
+
+    container: Container
+    address: str
+
+    def url(self, path: str) -> str:
+        return f"http://{self.address}/{path}"
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(self.url("v2/health/ready"), timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                self.container.reload()
+                assert self.container.status == "running", self.log()
+            time.sleep(0.02)
+        raise AssertionError(self.log())
+
+    def log(self) -> str:
+        return str(self.container.logs().decode())
+
+    def exit_code(self) -> int:
+        return int(self.container.wait(timeout=60)["StatusCode"])
+
+
+@pytest.fixture(scope="module")
+def archives(engine: DockerEngine, trainer: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("archives")
+    script = Path(__file__).with_name("server_archives.py")
+    mounts = (Mount(source=script, target="/archives.py"), Mount(source=out, target="/out", writable=True))
+    command = ("/opt/venv/bin/python", "/archives.py", "/out")
+    lines: list[str] = []
+    engine.run(Job(image=trainer.digest, command=command, limits=LIMITS, mounts=mounts), on_line=lines.append)
+    _readable(out)
+    return out
+
+
+@pytest.fixture
+def folder(archives: Path, tmp_path: Path) -> Path:
+    """A model's folder that a test may damage."""
+    copy = tmp_path / "model"
+    shutil.copytree(archives / "slow", copy)
+    _readable(tmp_path)
+    return copy
+
+
+def _readable(folder: Path) -> None:
+    """The server is another user, and pytest's folders are the caller's own."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture(scope="module")
+def start(engine: DockerEngine, runtime: Image) -> Start:
+    client = docker.from_env()
+
+    @contextmanager
+    def started(folder: Path, **environment: str) -> Iterator[Running]:
+        container = client.containers.run(
+            runtime.digest,
+            detach=True,
+            environment=environment,
+            ports={"8080/tcp": ("127.0.0.1", 0)},
+            mounts=[DockerMount("/model", str(folder), type="bind", read_only=True)],
+            **production(LIMITS, engine.serving_network()),
+        )
+        try:
+            container.reload()
+            bindings = container.ports.get("8080/tcp") or [{"HostPort": "0"}]
+            yield Running(container, f"127.0.0.1:{bindings[0]['HostPort']}")
+        finally:
+            container.remove(force=True)
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def server(start: Start, archives: Path) -> Iterator[Running]:
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_the_real_engine_keeps_the_contract_of_the_fake(engine: DockerEngine, runtime: Image, archives: Path) -> None:
+    contract = HOME / "tests" / "unit" / "server" / "engine_contract.py"
+    mounts = (Mount(source=archives, target="/archives"), Mount(source=contract, target="/contract/engine_contract.py"))
+    program = (
+        "import sys, pathlib, _engine; sys.path.append('/contract'); import engine_contract;"
+        "engine_contract.hold(_engine, pathlib.Path('/archives')); print('held')"
+    )
+    lines: list[str] = []
+    job = Job(image=runtime.digest, command=(PYTHON, "-c", program), limits=LIMITS, mounts=mounts)
+    engine.run(job, on_line=lines.append)
+    assert lines[-1] == "held"
+
+
+def test_ready_and_healthy(server: Running) -> None:
+    assert requests.get(server.url("v2/health/live"), timeout=5).json() == {"live": True}
+    assert requests.get(server.url("v2"), timeout=5).json()["extensions"] == ["binary_tensor_data"]
+    code, output = server.container.exec_run([PYTHON, "-m", "server.health"])
+    assert (code, output) == (0, b"")
+
+
+def test_threads_follow_the_quota(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as two, start(archives / "slow", TORCHYARD_THREADS="1") as one:
+        two.wait_until_ready()
+        one.wait_until_ready()
+        assert json.loads(two.log().splitlines()[0])["threads"] == 2
+        assert json.loads(one.log().splitlines()[0])["threads"] == 1
+
+
+def test_inference_in_json(server: Running) -> None:
+    response = requests.post(server.url(INFER), json={"id": "7", "inputs": [TENSOR]}, timeout=30)
+    assert response.status_code == 200, response.text
+    assert response.json()["id"] == "7"
+    assert response.json()["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 3], "data": [2.0, -5.0, 6.0]}]
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_inference_with_tritons_client(server: Running, binary_in: bool, binary_out: bool) -> None:
+    with triton.InferenceServerClient(server.address) as client:
+        assert client.is_server_ready()
+        assert client.is_model_ready("slow", "1.0.0")
+        tensor = triton.InferInput("x", [3, 3], "FP32")
+        rows = np.vstack([X, X, -X])
+        tensor.set_data_from_numpy(rows, binary_data=binary_in)
+        wanted = triton.InferRequestedOutput("y", binary_data=binary_out)
+        answer = client.infer("slow", [tensor], outputs=[wanted], request_id="a")
+        assert answer.get_response()["id"] == "a"
+        np.testing.assert_allclose(answer.as_numpy("y"), 2 * rows)
+
+
+def test_a_model_that_raises_is_a_500_and_the_next_request_is_served(server: Running) -> None:
+    unlucky = requests.post(server.url(INFER), json={"inputs": [TENSOR | {"data": [13, 0, 0]}]}, timeout=30)
+    assert unlucky.status_code == 500
+    assert "unlucky number" in unlucky.json()["error"]
+    assert requests.post(server.url(INFER), json={"inputs": [TENSOR]}, timeout=30).ok
+
+
+def test_nan_is_refused_in_json_and_sent_in_binary(server: Running) -> None:
+    tensor = TENSOR | {"data": [0, 14, 0]}
+    response = requests.post(server.url(INFER), json={"inputs": [tensor]}, timeout=30)
+    assert response.status_code == 406
+    assert "y.data[1]" in response.json()["error"]
+    asked = {"inputs": [tensor], "parameters": {"binary_data_output": True}}
+    response = requests.post(server.url(INFER), json=asked, timeout=30)
+    at = int(response.headers["Inference-Header-Content-Length"])
+    assert np.isnan(np.frombuffer(response.content[at:], np.float32)[1])
+
+
+def test_a_body_over_the_limit_is_a_413(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_MAX_BODY_MIB="1") as small:
+        small.wait_until_ready()
+        response = requests.post(small.url(INFER), data=b" " * (2**20 + 1), timeout=30)
+        assert response.status_code == 413
+        assert requests.post(small.url(INFER), json={"inputs": [TENSOR]}, timeout=30).ok
+
+
+def test_the_log_is_json_without_a_line_for_each_request(server: Running) -> None:
+    events = [json.loads(line) for line in server.log().splitlines()]
+    assert [event["event"] for event in events[:2]] == ["loading", "ready"]
+    assert all({"time", "level", "event"} <= event.keys() for event in events)
+    assert {event["event"] for event in events[2:]} <= {"model-failed"}
+
+
+def _damage_archive(folder: Path) -> None:
+    content = bytearray((folder / "model.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.pt").write_bytes(content)
+
+
+def _damage_samples(folder: Path) -> None:
+    content = bytearray((folder / "samples.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "samples.safetensors").write_bytes(content)
+
+
+def _disagree(folder: Path) -> None:
+    tensors = load_file(folder / "samples.safetensors")
+    tensors["1/output/y"][0, 0] += 1
+    save_file(tensors, folder / "samples.safetensors")
+    _readable(folder)
+    _describe_again(folder, "samples")
+
+
+def _replace_archive(folder: Path) -> None:
+    (folder / "model.pt").write_bytes(b"no archive at all")
+    _describe_again(folder, "archive")
+
+
+def _remove_contract(folder: Path) -> None:
+    (folder / "contract.json").unlink()
+
+
+def _describe_again(folder: Path, part: str) -> None:
+    contract = json.loads((folder / "contract.json").read_text())
+    content = (folder / contract[part]["file"]).read_bytes()
+    contract[part] |= {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    (folder / "contract.json").write_text(json.dumps(contract))
+
+
+_FAULTS: dict[str, tuple[Callable[[Path], None], int, str]] = {
+    "archive": (_damage_archive, 4, "/model/model.pt: its sha256 is"),
+    "samples": (_damage_samples, 4, "/model/samples.safetensors: its sha256 is"),
+    "disagreement": (_disagree, 3, "sample 1: output y differs by up to 1"),
+    "no archive": (_replace_archive, 5, "this runtime cannot load the archive"),
+    "no contract": (_remove_contract, 6, "/model/contract.json: No such file"),
+}
+
+
+@pytest.mark.parametrize("fault", _FAULTS)
+def test_a_fault_ends_the_server_with_its_reason(start: Start, folder: Path, fault: str) -> None:
+    damage, code, told = _FAULTS[fault]
+    damage(folder)
+    with start(folder) as running:
+        assert running.exit_code() == code, running.log()
+        last = json.loads(running.log().splitlines()[-1])
+    assert (last["event"], last["level"], last["exit_code"]) == ("failed", "error", code)
+    assert told in last["error"]
+
+
+@pytest.mark.parametrize("fault", ["archive", "disagreement", "no archive"])
+def test_a_fault_ends_the_replay_with_its_reason(
+    engine: DockerEngine, runtime: Image, folder: Path, fault: str
+) -> None:
+    damage, code, told = _FAULTS[fault]
+    damage(folder)
+    command = (PYTHON, "-m", "server.replay", "--model", "/model")
+    job = Job(image=runtime.digest, command=command, limits=LIMITS, mounts=(Mount(source=folder, target="/model"),))
+    lines: list[str] = []
+    with pytest.raises(ContainerFailed) as failed:
+        engine.run(job, on_line=lines.append)
+    assert failed.value.code == code
+    assert any(told in line for line in lines)
+
+
+def test_the_replay_prints_the_differences(engine: DockerEngine, runtime: Image, folder: Path) -> None:
+    command = (PYTHON, "-m", "server.replay", "--model", "/model")
+    job = Job(image=runtime.digest, command=command, limits=LIMITS, mounts=(Mount(source=folder, target="/model"),))
+    lines: list[str] = []
+    engine.run(job, on_line=lines.append)
+    assert json.loads(lines[-1]) == {"samples": 2, "outputs": {"y": {"max_abs": 0.0, "max_rel": 0.0}}}
+
+
+@dataclass
+class Load:
+    """Clients that send request after request; what each request before and after the signal came to."""
+
+    url: str
+    signalled: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    before: list[Any] = field(default_factory=list)
+    after: list[Any] = field(default_factory=list)
+
+    def client(self) -> None:
+        with requests.Session() as session:
+            while not self.ended.is_set():
+                kept = self.after if self.signalled.is_set() else self.before
+                try:
+                    kept.append(session.post(self.url, json={"inputs": [TENSOR]}, timeout=60).status_code)
+                except requests.RequestException as error:
+                    kept.append(error)
+                    if kept is self.after:
+                        return
+
+
+def test_sigterm_under_load_loses_nothing(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        load = Load(running.url(INFER))
+        clients = [threading.Thread(target=load.client) for _ in range(8)]
+        for client in clients:
+            client.start()
+        time.sleep(1)
+        load.signalled.set()
+        stopped = time.monotonic()
+        running.container.kill(signal="SIGTERM")
+        assert running.exit_code() == 0, running.log()
+        seconds = time.monotonic() - stopped
+        load.ended.set()
+        for client in clients:
+            client.join()
+        assert [event["event"] for event in map(json.loads, running.log().splitlines())][-2:] == ["draining", "stopped"]
+    assert len(load.before) >= 8
+    assert set(load.before) == {200}
+    assert {code for code in load.after if isinstance(code, int)} <= {200}
+    assert seconds < 8
+
+
+def test_sigterm_turns_ready_off_and_is_not_held_up_by_idle_connections(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        host, port = running.address.split(":")
+        idle = [http.client.HTTPConnection(host, int(port)) for _ in range(5)]
+        for connection in idle[:-1]:
+            connection.request("GET", "/v2/health/live")
+            connection.getresponse().read()
+        idle[-1].connect()
+        half = socket.create_connection((host, int(port)))
+        half.sendall(b"POST /v2/models/slow/infer HTTP/1.1\r\nHost: x\r\n")
+        stopped = time.monotonic()
+        running.container.kill(signal="SIGTERM")
+        time.sleep(0.1)
+        response = requests.get(running.url("v2/health/ready"), timeout=5)
+        assert (response.status_code, response.headers["Connection"]) == (503, "close")
+        assert running.exit_code() == 0
+        assert time.monotonic() - stopped < 4
+        for connection in idle:
+            connection.close()
+        half.close()
+
+
+def test_sigterm_while_loading_ends_with_0(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        # Until Python runs, the kernel drops the signals of process 1.
+        while "loading" not in running.log():
+            time.sleep(0.01)
+        running.container.kill(signal="SIGTERM")
+        assert running.exit_code() == 0, running.log()
