@@ -3,7 +3,7 @@
 import posixpath
 import tarfile
 from dataclasses import dataclass
-from tarfile import HeaderError, ReadError
+from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
 from typing import IO, Literal, Self, TypeAlias
 
 from pipeline.audit import traces
@@ -59,13 +59,13 @@ class _Header(tarfile.TarInfo):
     """A header that must be right: tarfile takes a wrong one for the end, and what follows would go unseen."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
         try:
-            return super().frombuf(buf, encoding, errors)
-        except HeaderError as error:
-            if any(buf):
-                raise ReadError(f"a header in it is damaged: {error}") from error
+            return super().fromtarfile(tarfile)
+        except (EmptyHeaderError, EOFHeaderError):
             raise
+        except HeaderError as error:
+            raise ReadError(f"a header in it is damaged: {error}") from error
 
 
 def scan(stream: IO[bytes]) -> Layer:
