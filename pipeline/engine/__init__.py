@@ -46,7 +46,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A container that runs to its end: no network, read-only root, no capabilities, the caller's uid."""
+    """A container that runs to its end: no network, read-only root, no capabilities, the caller's uid.
+
+    `beside` is the id of a serving container whose loopback the job shares, where it has to talk to it.
+    """
 
     image: str
     command: tuple[str, ...]
@@ -54,6 +57,7 @@ class Job:
     mounts: tuple[Mount, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = False
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +75,11 @@ class Info:
 
 class Serving(Protocol):
     """A serving container that was started."""
+
+    @property
+    def id(self) -> str:
+        """The engine's name for it."""
+        ...
 
     @property
     def address(self) -> str:

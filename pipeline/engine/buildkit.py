@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ from pipeline.engine import Build
 from pipeline.errors import BuildError, EngineError, SpaceError
 
 _LAST_LINES = 25
+# BuildKit 0.8 begins each step with its digest, which tells nobody anything.
+_DIGEST = re.compile(r"#\d+ sha256:\w+$")
 # Where pip and curl look for the bundle of certificate authorities that a host trusts.
 _CA_VARIABLES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _CA_SECRET = "/run/secrets/ca-bundle"  # noqa: S105 (a path, as the Dockerfiles mount it)
@@ -76,7 +79,7 @@ class Builder:
             ) as process:
                 try:
                     for line in process.stdout or ():
-                        if line.strip():
+                        if line.strip() and not _DIGEST.match(line):
                             last.append(line.rstrip())
                             progress.say(f"  {line.rstrip()}")
                 except BaseException:

@@ -153,7 +153,8 @@ class DockerEngine:
                 container.remove(force=True)
 
     def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
-        limits = production(job.limits, network="none") | {"labels": {LABEL: "job"}}
+        network = f"container:{job.beside}" if job.beside else "none"
+        limits = production(job.limits, network) | {"labels": {LABEL: "job"}}
         limits["tmpfs"] = {"/tmp": "rw,nosuid,nodev,size=1g"}  # noqa: S108 (inside the container)
         with _engine_errors():
             container = self._client.containers.create(
@@ -237,6 +238,10 @@ class _DockerServing:
 
     def __init__(self, container: Container) -> None:
         self._container = container
+
+    @property
+    def id(self) -> str:
+        return str(self._container.id)
 
     @property
     def address(self) -> str:

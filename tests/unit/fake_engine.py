@@ -26,6 +26,7 @@ def layer(files: Mapping[str, bytes]) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FakeServing:
+    id: str
     address: str
 
     def ended(self) -> str | None:
@@ -146,7 +147,7 @@ class FakeEngine:
     def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:  # noqa: ARG002
         """Nothing listens at the address, and the container has ended."""
         self._get(reference)
-        yield _FakeServing(address=f"127.0.0.1:{port}")
+        yield _FakeServing(id=name, address=f"127.0.0.1:{port}")
 
     def remove(self, references: tuple[str, ...]) -> None:
         for reference in references:

@@ -1,6 +1,6 @@
-"""`python3.13 -m server.measure`: how long the forward alone takes here, to compare the wire with.
+"""`python3.13 -m server.measure`: how long the forward takes in this process, and over the wire to a server beside it.
 
-Prints one JSON object: latencies of sample 0 in a thread like the server's, after the same preparation.
+Prints one JSON object: percentiles of sample 0, each measured in turns with the other, after the same preparation.
 """
 
 import argparse
@@ -9,59 +9,73 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from server import contract as contracts
 from server import settings
+from server.client import Client
 from server.errors import StartError
-from server.loading import Ready, prepare
+from server.loading import prepare
 
-_WARM_UP = 50
+# Turns are short beside the seconds in which a shared machine gets faster or slower. The first calls of a turn find
+# cold caches and sleeping threads, whichever turn it is, and are not counted.
+_TURN = 10
+_LEAD = 3
 
 
 def main() -> int:
     """Parses the command line and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3.13 -m server.measure", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a model's folder")
-    parser.add_argument("--requests", type=int, default=400, metavar="N", help="how many to measure")
+    parser.add_argument("--requests", type=int, default=400, metavar="N", help="how many of each to measure")
+    parser.add_argument("--server", metavar="HOST:PORT", required=True, help="where the same model is served")
     arguments = parser.parse_args()
+    host, _, port = arguments.server.rpartition(":")
     try:
         threads = settings.read(os.environ).threads
         settings.prepare_openmp(threads)
-        measured = _measured(arguments.model, arguments.requests, threads)
+        # In one thread of its own, as in the server.
+        with ThreadPoolExecutor(max_workers=1) as inference:
+            running = inference.submit(_measured, arguments.model, arguments.requests, threads, (host, int(port)))
+            measured = running.result()
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    print(json.dumps({"threads": threads, **summary(measured), "latencies_s": measured}))
+    except OSError as error:
+        print(f"error: {arguments.server}: {error}. Is the model served there?", file=sys.stderr)
+        return 2
+    print(json.dumps({"threads": threads, **{name: percentiles(latencies) for name, latencies in measured.items()}}))
     return 0
 
 
-def _measured(folder: Path, requests: int, threads: int) -> list[float]:
-    """The latencies, taken in a thread of their own as in the server."""
+def _measured(folder: Path, requests: int, threads: int, server: tuple[str, int]) -> dict[str, list[float]]:
     import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
 
-    with ThreadPoolExecutor(max_workers=1) as inference:
-        ready = inference.submit(prepare, contracts.read(folder), folder, _engine, threads=threads).result()
-        return inference.submit(latencies, ready, requests).result()
-
-
-def latencies(ready: Ready, requests: int) -> list[float]:
-    """Seconds that each forward of sample 0 takes, one after the other."""
+    contract = contracts.read(folder)
+    ready = prepare(contract, folder, _engine, threads=threads)
     model, inputs = ready.served.model, ready.samples[0].inputs
-    measured = []
-    for index in range(_WARM_UP + requests):
-        started = time.perf_counter()
-        model.forward(inputs)
-        if index >= _WARM_UP:
-            measured.append(time.perf_counter() - started)
+    with Client(server, contract, inputs) as client:
+        return in_turns({"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, requests)
+
+
+def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, list[float]]:
+    """Seconds that at least `requests` runs of each call took, a few of one and then a few of the next."""
+    measured: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(-(-requests // _TURN)):
+        for name, call in calls.items():
+            for index in range(-_LEAD, _TURN):
+                started = time.perf_counter()
+                call()
+                if index >= 0:
+                    measured[name].append(time.perf_counter() - started)
     return measured
 
 
-def summary(measured: Sequence[float]) -> dict[str, float]:
+def percentiles(latencies: Sequence[float]) -> dict[str, float]:
     """The 50th, 95th and 99th percentiles in milliseconds."""
-    cuts = statistics.quantiles(measured, n=100, method="inclusive")
+    cuts = statistics.quantiles(latencies, n=100, method="inclusive")
     return {f"p{percent}_ms": cuts[percent - 1] * 1e3 for percent in (50, 95, 99)}
 
 

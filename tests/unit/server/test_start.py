@@ -24,6 +24,37 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("signal.signal", lambda *_: None)
 
 
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
+
+
+class Peer:
+    """A connection whose other side answers each request with the same bytes, in two pieces."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+        self._pieces: list[bytes] = []
+        self.closed = False
+
+    def setsockopt(self, *_: int) -> None: ...
+
+    def sendall(self, request: bytes) -> None:
+        assert request.startswith(b"POST /v2/models/tiny/infer HTTP/1.1\r\n")
+        assert request.endswith(models.X.tobytes())
+        self._pieces = [self._answer[:9], self._answer[9:]]
+
+    def recv(self, _: int) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _measure(monkeypatch: pytest.MonkeyPatch, folder: Path) -> int:
+    arguments = ["--model", str(folder), "--requests", "10", "--server", "127.0.0.1:8080"]
+    monkeypatch.setattr(sys, "argv", ["server.measure", *arguments])
+    return measure.main()
+
+
 def _replay(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["server.replay", *arguments])
     return replay.main()
@@ -75,14 +106,17 @@ def test_replay_loads_a_bare_archive(
     assert _replay(monkeypatch, "--archive", str(tmp_path / "none.pt")) == 5
 
 
-def test_measure_prints_latencies(
+def test_measure_prints_both_in_milliseconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["measure", "--model", str(models.write(tmp_path)), "--requests", "10"])
-    assert measure.main() == 0
+    peer = Peer(ANSWER)
+    monkeypatch.setattr("socket.create_connection", lambda *_: peer)
+    assert _measure(monkeypatch, models.write(tmp_path)) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert len(printed["latencies_s"]) == 10
-    assert 0 < printed["p50_ms"] <= printed["p95_ms"] <= printed["p99_ms"]
+    for name in ("in_process", "over_the_wire"):
+        row = printed[name]
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    assert peer.closed
 
 
 def test_measure_of_a_damaged_model_is_refused(
@@ -90,13 +124,34 @@ def test_measure_of_a_damaged_model_is_refused(
 ) -> None:
     folder = models.write(tmp_path)
     (folder / "model.pt").write_text("DOUBLE")
-    monkeypatch.setattr(sys, "argv", ["measure", "--model", str(folder)])
-    assert measure.main() == 4
+    assert _measure(monkeypatch, folder) == 4
     assert "its sha256 is" in capsys.readouterr().err
 
 
-def test_summary() -> None:
-    assert measure.summary([0.001 * value for value in range(1, 102)]) == pytest.approx(
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\nloading", "503 Service Unavailable: loading"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf", "in the middle of an answer"),
+    ],
+)
+def test_measure_says_why_a_server_cannot_be_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: bytes, told: str
+) -> None:
+    monkeypatch.setattr("socket.create_connection", lambda *_: Peer(answer))
+    assert _measure(monkeypatch, models.write(tmp_path)) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_turns_alternate_and_do_not_count_their_beginning() -> None:
+    order: list[str] = []
+    measured = measure.in_turns({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 20)
+    assert [len(latencies) for latencies in measured.values()] == [20, 20]
+    assert "".join(order) == ("a" * 13 + "b" * 13) * 2
+
+
+def test_percentiles_are_in_milliseconds() -> None:
+    assert measure.percentiles([0.001 * value for value in range(1, 102)]) == pytest.approx(
         {"p50_ms": 51, "p95_ms": 96, "p99_ms": 100}
     )
 
