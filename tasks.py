@@ -174,7 +174,7 @@ def serve(_: Context, model: str, port: int = 8080) -> None:
 
 
 @command(model=_MODEL, requests="how many of each kind")
-def bench(_: Context, model: str, requests: int = 400) -> None:
+def bench(_: Context, model: str, requests: int = 1000) -> None:
     """Compare a request over the wire with the same archive in process, in one run."""
     measure(_line(model).assemble, requests=requests, engine=connect(), build=BUILD / model)
 
