@@ -2,33 +2,31 @@
 
 import io
 import os
-import re
 import shutil
 import subprocess
 import tarfile
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import docker
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
-from urllib3.exceptions import ProtocolError
 
 from pipeline.artifacts import Limits
 from pipeline.engine import LABEL, Build, Image, Info, Job, Serving
 from pipeline.engine.buildkit import Builder
-from pipeline.errors import ContainerFailed, EngineError, SpaceError
+from pipeline.engine.containers import DockerServing, Stream, remove, run_to_end
+from pipeline.engine.failures import engine_errors, short
+from pipeline.errors import EngineError
 
 # Image ids, container ids and layers are plain HTTP over a socket; a call that takes longer than this hangs.
 TIMEOUT = 600
 NETWORK = "torchyard-serving"
-_LAST_LINES = 20
 
 
 def connect() -> "DockerEngine":
@@ -42,7 +40,7 @@ def connect() -> "DockerEngine":
         client = docker.DockerClient(base_url=address, version="auto", timeout=TIMEOUT)
     except (DockerException, requests.RequestException) as error:
         raise EngineError(
-            f"No container engine answers at {address or 'the default socket'} ({_short(error)}). "
+            f"No container engine answers at {address or 'the default socket'} ({short(error)}). "
             "Start it (Docker Desktop, or `dockerd` as root) or set DOCKER_HOST; `inv doctor` shows what is missing."
         ) from error
     return DockerEngine(client, address or "unix:///var/run/docker.sock")
@@ -85,7 +83,7 @@ class DockerEngine:
         self._address = address
 
     def info(self) -> Info:
-        with _engine_errors():
+        with engine_errors():
             info = self._client.info()
         return Info(
             address=self._address,
@@ -98,7 +96,7 @@ class DockerEngine:
         )
 
     def find(self, reference: str) -> Image | None:
-        with _engine_errors():
+        with engine_errors():
             try:
                 attrs: dict[str, Any] = self._client.images.get(reference).attrs
             except ImageNotFound:
@@ -117,30 +115,30 @@ class DockerEngine:
         return self._found(build.tag)
 
     def pull(self, reference: str) -> Image:
-        with _engine_errors():
+        with engine_errors():
             self._client.images.pull(reference)
         return self._found(reference)
 
     def import_root(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> Image:
         repository, _, name = tag.rpartition(":")
         changes = [f'LABEL "{key}"="{value}"' for key, value in sorted(labels.items())]
-        with _engine_errors():
+        with engine_errors():
             self._client.api.import_image_from_file(str(archive), repository, name, changes=changes)
         return self._found(tag)
 
     def load(self, archive: BinaryIO) -> None:
-        with _engine_errors():
+        with engine_errors():
             self._client.images.load(archive)
 
     @contextmanager
     def save(self, reference: str) -> Iterator[BinaryIO]:
-        with _engine_errors():
+        with engine_errors():
             chunks = self._client.api.get_image(reference)
-        with io.BufferedReader(_Stream(chunks), buffer_size=2**20) as stream:
+        with io.BufferedReader(Stream(chunks), buffer_size=2**20) as stream:
             yield cast(BinaryIO, stream)
 
     def read_file(self, reference: str, path: str) -> bytes | None:
-        with _engine_errors():
+        with engine_errors():
             container = self._client.containers.create(reference, command=["-"], labels={LABEL: "read"})
             try:
                 chunks, _ = container.get_archive(path)
@@ -156,7 +154,7 @@ class DockerEngine:
         network = f"container:{job.beside}" if job.beside else "none"
         limits = production(job.limits, network) | {"labels": {LABEL: "job"}}
         limits["tmpfs"] = {"/tmp": "rw,nosuid,nodev,size=1g"}  # noqa: S108 (inside the container)
-        with _engine_errors():
+        with engine_errors():
             container = self._client.containers.create(
                 job.image,
                 entrypoint=list(job.command),
@@ -167,28 +165,28 @@ class DockerEngine:
                 **limits,
             )
         try:
-            with _engine_errors():
-                _run_to_end(container, job, on_line)
+            with engine_errors():
+                run_to_end(container, job, on_line)
         finally:
-            _remove(container)
+            remove(container)
 
     @contextmanager
     def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:
         container = self._start(reference, name, port, limits)
         try:
-            yield _DockerServing(container)
+            yield DockerServing(container)
         finally:
-            _remove(container)
+            remove(container)
 
     def remove(self, references: tuple[str, ...]) -> None:
-        with _engine_errors():
+        with engine_errors():
             for reference in references:
                 with suppress(ImageNotFound):
                     self._client.images.remove(reference)
 
     def clean(self) -> tuple[str, ...]:
         label: dict[str, Any] = {"label": LABEL}
-        with _engine_errors():
+        with engine_errors():
             for container in self._client.containers.list(all=True, filters=label):
                 container.remove(force=True)
             for network in self._client.networks.list(filters=label):
@@ -201,13 +199,13 @@ class DockerEngine:
 
     def containers(self) -> tuple[str, ...]:
         """The ids of the containers that Torchyard started and that are still there, running or not."""
-        with _engine_errors():
+        with engine_errors():
             ours: dict[str, Any] = {"label": LABEL}
             return tuple(sorted(str(found.id) for found in self._client.containers.list(all=True, filters=ours)))
 
     def serving_network(self) -> str:
         """The network that serving containers join, made when it is not there; nothing in it reaches outside."""
-        with _engine_errors():
+        with engine_errors():
             if not self._client.networks.list(names=[f"^{NETWORK}$"]):
                 options = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
                 self._client.networks.create(NETWORK, driver="bridge", options=options, labels={LABEL: "network"})
@@ -215,7 +213,7 @@ class DockerEngine:
 
     def _start(self, reference: str, name: str, port: int, limits: Limits) -> Container:
         network = self.serving_network()
-        with _engine_errors():
+        with engine_errors():
             container = self._client.containers.create(
                 reference, name=name, ports={"8080/tcp": ("127.0.0.1", port)}, **production(limits, network)
             )
@@ -233,126 +231,5 @@ class DockerEngine:
         return image
 
 
-class _DockerServing:
-    """A serving container of Docker's."""
-
-    def __init__(self, container: Container) -> None:
-        self._container = container
-
-    @property
-    def id(self) -> str:
-        return str(self._container.id)
-
-    @property
-    def address(self) -> str:
-        with _engine_errors():
-            self._container.reload()
-            bindings = self._container.ports.get("8080/tcp")
-        if not bindings:
-            raise EngineError(f"The container does not listen: {self.ended() or 'its port is not published'}")
-        return f"127.0.0.1:{bindings[0]['HostPort']}"
-
-    def ended(self) -> str | None:
-        with _engine_errors():
-            self._container.reload()
-            if self._container.status in {"created", "running"}:
-                return None
-            code = self._container.attrs["State"]["ExitCode"]
-            lines = self._container.logs(tail=_LAST_LINES).decode(errors="replace").splitlines()
-        return f"it ended with exit code {code}:\n{_indented(lines)}"
-
-
-class _Stream(io.RawIOBase):
-    """A readable stream over the chunks of an HTTP answer."""
-
-    def __init__(self, chunks: Iterator[bytes]) -> None:
-        self._chunks = chunks
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        with _engine_errors():
-            while not self._rest:
-                chunk = next(self._chunks, None)
-                if chunk is None:
-                    return 0
-                self._rest = memoryview(chunk)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
-        return size
-
-
 def _mount(source: Path, target: str, writable: bool) -> DockerMount:
     return DockerMount(target=target, source=str(source.resolve()), type="bind", read_only=not writable)
-
-
-def _remove(container: Container) -> None:
-    with _engine_errors(), suppress(NotFound):
-        container.remove(force=True)
-
-
-def _run_to_end(container: Container, job: Job, on_line: Callable[[str], None]) -> None:
-    """Starts the container, passes its lines on as they come and raises ContainerFailed unless it exits with 0."""
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    container.start()
-    chunks = container.logs(stream=True, follow=True)
-    try:
-        for line in _lines(chunks):
-            last.append(line)
-            on_line(line)
-    except BaseException:
-        _remove(container)
-        deque(chunks, maxlen=0)  # the SDK lets go of its connection only at the end of the stream
-        raise
-    code = container.wait()["StatusCode"]
-    if not code:
-        return
-    container.reload()
-    if container.attrs["State"]["OOMKilled"]:
-        raise ContainerFailed(
-            f"`{' '.join(job.command)}` ran out of memory: it may use {job.limits.memory} MiB. "
-            f"Raise the memory limit in model.yaml.\n{_indented(last)}"
-        )
-    if any("No space left on device" in line for line in last):
-        raise SpaceError(f"The disk filled up in `{' '.join(job.command)}`. Free some space.\n{_indented(last)}")
-    raise ContainerFailed(f"`{' '.join(job.command)}` ended with exit code {code}:\n{_indented(last)}", code=code)
-
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
-    rest = b""
-    for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
-    if rest:
-        yield rest.decode(errors="replace")
-
-
-def _indented(lines: Iterable[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines)
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turns what the SDK raises into our errors: an engine that went away, a full disk, a refusal."""
-    try:
-        yield
-    except APIError as error:
-        reason = error.explanation or str(error)
-        if "no space left on device" in reason.lower():
-            raise SpaceError(
-                f"The engine's disk is full ({reason}). Free some space, for example with `inv clean`."
-            ) from error
-        raise EngineError(f"The container engine refused: {reason}") from error
-    except (DockerException, requests.RequestException, ProtocolError) as error:
-        raise EngineError(
-            f"The container engine stopped answering ({_short(error)}). Nothing half-made was kept; "
-            "start it again (`inv doctor` shows how) and run the same command."
-        ) from error
-
-
-def _short(error: BaseException) -> str:
-    """The innermost reason of a chain of wrapped connection errors."""
-    return re.sub(r"^.*?: (?=\[Errno|\w+Error)", "", str(error))[:200]

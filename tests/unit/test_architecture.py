@@ -16,7 +16,7 @@ LAYERS = (
     {"line", "bench"},
 )
 HOMES = {
-    "docker": ("pipeline/engine/docker.py", "tests/smoke", "tests/containers"),
+    "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),
     "testcontainers": ("tests/smoke", "tests/containers"),
     "invoke": ("tasks.py", "tests/unit/test_tasks.py"),
     "yaml": ("pipeline/spec", "tests/unit/test_spec.py"),

@@ -1,0 +1,114 @@
+"""Docker's containers: run to their end, or serving until they are no longer needed."""
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from docker.errors import NotFound
+from docker.models.containers import Container
+
+from pipeline.engine import Job
+from pipeline.engine.failures import engine_errors
+from pipeline.errors import ContainerFailed, EngineError, SpaceError
+
+_LAST_LINES = 20
+
+
+class DockerServing:
+    """A serving container of Docker's."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+
+    @property
+    def id(self) -> str:
+        return str(self._container.id)
+
+    @property
+    def address(self) -> str:
+        with engine_errors():
+            self._container.reload()
+            bindings = self._container.ports.get("8080/tcp")
+        if not bindings:
+            raise EngineError(f"The container does not listen: {self.ended() or 'its port is not published'}")
+        return f"127.0.0.1:{bindings[0]['HostPort']}"
+
+    def ended(self) -> str | None:
+        with engine_errors():
+            self._container.reload()
+            if self._container.status in {"created", "running"}:
+                return None
+            code = self._container.attrs["State"]["ExitCode"]
+            lines = self._container.logs(tail=_LAST_LINES).decode(errors="replace").splitlines()
+        return f"it ended with exit code {code}:\n{_indented(lines)}"
+
+
+class Stream(io.RawIOBase):
+    """A readable stream over the chunks of an HTTP answer."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with engine_errors():
+            while not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    return 0
+                self._rest = memoryview(chunk)
+        size = min(len(buffer), len(self._rest))
+        buffer[:size] = self._rest[:size]
+        self._rest = self._rest[size:]
+        return size
+
+
+def remove(container: Container) -> None:
+    """Removes a container, running or not; one that is gone already is fine."""
+    with engine_errors(), suppress(NotFound):
+        container.remove(force=True)
+
+
+def run_to_end(container: Container, job: Job, on_line: Callable[[str], None]) -> None:
+    """Starts the container, passes its lines on as they come and raises ContainerFailed unless it exits with 0."""
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    container.start()
+    chunks = container.logs(stream=True, follow=True)
+    try:
+        for line in _lines(chunks):
+            last.append(line)
+            on_line(line)
+    except BaseException:
+        remove(container)
+        deque(chunks, maxlen=0)  # the SDK lets go of its connection only at the end of the stream
+        raise
+    code = container.wait()["StatusCode"]
+    if not code:
+        return
+    container.reload()
+    if container.attrs["State"]["OOMKilled"]:
+        raise ContainerFailed(
+            f"`{' '.join(job.command)}` ran out of memory: it may use {job.limits.memory} MiB. "
+            f"Raise the memory limit in model.yaml.\n{_indented(last)}"
+        )
+    if any("No space left on device" in line for line in last):
+        raise SpaceError(f"The disk filled up in `{' '.join(job.command)}`. Free some space.\n{_indented(last)}")
+    raise ContainerFailed(f"`{' '.join(job.command)}` ended with exit code {code}:\n{_indented(last)}", code=code)
+
+
+def _lines(chunks: Iterable[bytes]) -> Iterator[str]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from (line.decode(errors="replace").rstrip("\r") for line in whole)
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
