@@ -119,8 +119,8 @@ def train(_: Context, model: str, force: bool = False, locked: bool = False) -> 
 def export(_: Context, model: str, force: bool = False, locked: bool = False) -> None:
     """Turn the trained model into a TorchScript archive that computes the same."""
     archive = _line(model, force=("export",) if force else (), locked=locked).export
-    worst = max(archive.parity.values())
-    say(f"{_shown(archive.file.path)}: {archive.method}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
+    method, worst = archive.evidence.method, max(archive.parity.values())
+    say(f"{_shown(archive.file.path)}: {method}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
 
 
 @command(

@@ -10,6 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeAlias
 
 ExportMethod: TypeAlias = Literal["script", "trace"]
+Precision: TypeAlias = Literal["fp32", "bf16"]
+MemoryFormat: TypeAlias = Literal["contiguous", "channels_last"]
+ExportChoice: TypeAlias = Literal["auto", "script", "trace"]
+PrecisionChoice: TypeAlias = Literal["fp32", "bf16", "auto"]
+MemoryFormatChoice: TypeAlias = Literal["contiguous", "channels_last", "auto"]
 Level: TypeAlias = Literal["error", "warning", "info"]
 
 
@@ -76,7 +81,11 @@ class Training:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """A model as its folder under model_src/ describes it. `params` are passed to model.py as they are."""
+    """A model as its folder under model_src/ describes it. `params` are passed to model.py as they are.
+
+    `auto` leaves `export`, `precision` or `memory_format` to evidence; `budget` maps a metric to how much of it the
+    archive may lose against the trained model.
+    """
 
     name: str
     version: str
@@ -88,7 +97,10 @@ class ModelSpec:
     outputs: tuple[Tensor, ...]
     params: Mapping[str, Any]
     training: Training
-    export: ExportMethod
+    export: ExportChoice
+    precision: PrecisionChoice
+    memory_format: MemoryFormatChoice
+    budget: Mapping[str, float]
     tolerance: Tolerance
     serving: Limits
 
@@ -104,6 +116,36 @@ class TrainedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What a gate noticed: the rule, where it was broken, why that matters and how to mend it."""
+
+    rule: str
+    level: Level
+    where: str
+    message: str
+    fix: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Why a model was scripted or traced.
+
+    `requested` is what model.yaml asked for, `because` the reason in a sentence, `findings` what was seen in the code
+    and in the trials, `unvisited` the lines that no sample or probe reached, and `accepted` the reason that a person
+    gave for letting a frozen branch through, or empty.
+    """
+
+    requested: ExportChoice
+    method: ExportMethod
+    because: str
+    findings: tuple[Finding, ...]
+    unvisited: tuple[str, ...]
+    samples: int
+    probes: int
+    accepted: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.
 
@@ -115,7 +157,7 @@ class Archive:
     file: File
     samples: File
     contract: File
-    method: ExportMethod
+    evidence: Evidence
     operators: tuple[str, ...]
     producer: Mapping[str, str]
     parity: Mapping[str, float]
@@ -132,17 +174,6 @@ class ServingImage:
     device: str
     runtime: str
     archive: Archive
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """What a gate noticed: the rule, where it was broken, why that matters and how to mend it."""
-
-    rule: str
-    level: Level
-    where: str
-    message: str
-    fix: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Archive, File, TrainedModel
+from pipeline import records
+from pipeline.artifacts import Archive, Evidence, File, TrainedModel
 from pipeline.engine import Engine, Image, Mount
 from pipeline.errors import ExportError
 from pipeline.progress import say
@@ -17,10 +18,11 @@ SCHEMA = 1
 _PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 
 
-def export(trained: TrainedModel, *, trainer: Image, engine: Engine, out: Path) -> Archive:
+def export(trained: TrainedModel, *, trainer: Image, engine: Engine, out: Path, accepted: str = "") -> Archive:
     """Writes model.pt, samples.safetensors and contract.json into `out`: all of them, or none when it fails.
 
     One process makes the archive, and another one loads it and replays the samples. Equal weights give equal bytes.
+    `accepted` is a person's reason for letting a frozen branch through.
 
     Raises:
         ExportError: the weights changed since training; torch cannot script, trace or load the model; or it does not
@@ -30,7 +32,9 @@ def export(trained: TrainedModel, *, trainer: Image, engine: Engine, out: Path) 
     if not trained.weights.is_intact():
         raise ExportError(f"{trained.weights.path}: is gone, or not what training wrote. Run `inv train --force`.")
     order = {
+        "accepted": accepted,
         "contract": _contract(trained),
+        "export": spec.export,
         "params": spec.params,
         "seed": spec.training.seed,
         "torchyard": tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"],
@@ -57,7 +61,7 @@ def _archive(trained: TrainedModel, parity: dict[str, float], out: Path) -> Arch
         file=File.of(out / "model.pt"),
         samples=File.of(out / "samples.safetensors"),
         contract=File.of(out / "contract.json"),
-        method=trained.spec.export,
+        evidence=records.structured(contract["evidence"], Evidence),
         operators=tuple(contract["operators"]),
         producer=contract["producer"],
         parity=parity,
@@ -77,6 +81,5 @@ def _contract(trained: TrainedModel) -> dict[str, Any]:
         "inputs": [asdict(tensor) for tensor in spec.inputs],
         "outputs": [asdict(tensor) for tensor in spec.outputs],
         "tolerance": asdict(spec.tolerance),
-        "method": spec.export,
         "metrics": dict(trained.metrics),
     }

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -81,6 +81,15 @@ def read(path: Path, kind: type[T]) -> Recorded[T]:
             f"{path}: not a record of {kind.__name__} ({error}). "
             f"It was written by another version of Torchyard or edited; run `inv {path.stem} --force`."
         ) from error
+
+
+def structured(content: Mapping[str, Any], kind: type[T]) -> T:
+    """JSON that a container wrote, as a `kind` without paths.
+
+    Raises:
+        BaseValidationError: it is no such value.
+    """
+    return cattrs.Converter(forbid_extra_keys=True).structure(content, kind)
 
 
 def fresh(path: Path, kind: type[T], *, inputs: str) -> T | None:

@@ -7,8 +7,6 @@ import hashlib
 import inspect
 import json
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,12 +14,10 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import nn
-from torch.jit import ScriptModule
 
-from pipeline.inside import operators, samples, source
+from pipeline.inside import operators, probes, samples, source, verdict
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 from pipeline.inside.rewrite import rewrite
-from pipeline.inside.samples import Sample
 from pipeline.inside.train import seed
 
 WEIGHTS = Path("/torchyard/weights.safetensors")
@@ -39,16 +35,21 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     taken = samples.take(model, held_out, declared)
     write_atomic(out / "samples.safetensors", save(samples.named(taken, declared)))
 
-    print(f"{declared['method']} and freeze")
-    with _refusing(declared["method"]):
-        frozen = torch.jit.freeze(_traced(model, taken) if declared["method"] == "trace" else torch.jit.script(model))
+    probed = probes.make(model, taken, declared, seed=order["seed"])
+    program, evidence = verdict.decide(
+        model, samples=taken, probes=probed, choice=order["export"], accepted=order["accepted"]
+    )
+    print(f"{evidence['method']} and freeze")
+    with verdict.refusing(evidence["method"]):
+        frozen = torch.jit.freeze(program)
     contract = declared | {
+        "evidence": evidence,
         "operators": operators.needed(frozen),
         "producer": {"torch": torch.__version__, "python": platform.python_version(), "torchyard": order["torchyard"]},
         "samples": _described(out / "samples.safetensors") | {"count": len(taken)},
     }
     raw = BytesIO()
-    with _refusing(declared["method"]):
+    with verdict.refusing(evidence["method"]):
         torch.jit.save(frozen, raw, _extra_files={"contract.json": _canonical(contract)})
     rewrite(raw, out / "model.pt")
     contract["archive"] = {"file": "model.pt"} | _described(out / "model.pt")
@@ -68,31 +69,6 @@ def refuse_other_arguments(model: nn.Module, contract: dict[str, Any]) -> None:
             f"forward() takes ({', '.join(names)}); model.yaml declares the inputs ({', '.join(inputs)}). "
             "Name the inputs as the arguments are named, in the same order."
         )
-
-
-@contextmanager
-def _refusing(method: str) -> Iterator[None]:
-    """Turns what torch says of a model that it cannot convert into advice, with torch's own words below."""
-    try:
-        yield
-    except torch.jit.TracingCheckError as error:
-        raise Refused(
-            "Tracing gives another program for another sample, so the archive would answer wrongly: "
-            f"forward() branches or loops on its inputs. Set `export: script` in model.yaml.\n{error}"
-        ) from error
-    except (RuntimeError, TypeError, OSError, torch.jit.frontend.FrontendError) as error:
-        advice = "Rewrite what it names" if method == "script" else "Set `export: script` in model.yaml, or rewrite it"
-        raise Refused(f"torch cannot {method} and freeze this model. {advice}:\n{error}") from error
-
-
-def _traced(model: nn.Module, taken: tuple[Sample, ...]) -> ScriptModule:
-    """Traces the largest batch and compares with a trace of every other sample.
-
-    A batch size that Python code reads is then baked in as something other than 1, which most code broadcasts.
-    """
-    example, *others = sorted((sample.inputs for sample in taken), key=lambda inputs: -len(inputs[0]))
-    with torch.no_grad():
-        return torch.jit.trace(model, example, check_inputs=others)
 
 
 def _described(path: Path) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import re
 from pathlib import Path
-from typing import get_args
+from typing import TypeVar
 
-from pipeline.artifacts import ExportMethod, File, Limits, ModelSpec, Tensor, Tolerance, Training
+from pipeline.artifacts import File, Limits, ModelSpec, Tensor, Tolerance, Training
 from pipeline.errors import SpecError
 from pipeline.spec.section import Section, meant, shown
+
+C = TypeVar("C", bound=str)
 
 # Strings come with the server's BYTES.
 DATATYPES = ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64")
@@ -67,7 +69,10 @@ def _spec(top: Section, folder: Path) -> ModelSpec:
         outputs=_tensors(top, "outputs"),
         params=top.plain("params"),
         training=_training(top.section("training")),
-        export=_export(top),
+        export=_choice(top, "export", ("auto", "script", "trace")),
+        precision=_choice(top, "precision", ("fp32", "bf16", "auto")),
+        memory_format=_choice(top, "memory_format", ("contiguous", "channels_last", "auto")),
+        budget=_floors(top.section("budget")),
         tolerance=_tolerance(top.section("tolerance")),
         serving=_limits(top.section("serving"), _SERVING),
     )
@@ -105,12 +110,11 @@ def _tensor(section: Section, name: str, value: object) -> Tensor:
 
 
 def _training(section: Section) -> Training:
-    floors = section.section("floors")
     training = Training(
         epochs=section.whole("epochs", 1, least=1),
         batch_size=section.whole("batch_size", 32, least=1),
         seed=section.whole("seed", 0, least=0),
-        floors={metric: floors.number(metric, 0.0, least=0.0) for metric, _ in floors.items()},
+        floors=_floors(section.section("floors")),
         limits=_limits(section.section("limits"), _TRAINING),
     )
     section.refuse_unknown()
@@ -127,9 +131,15 @@ def _limits(section: Section, default: Limits) -> Limits:
     return limits
 
 
-def _export(top: Section) -> ExportMethod:
-    chosen = top.choice("export", get_args(ExportMethod), "script")
-    return "trace" if chosen == "trace" else "script"
+def _choice(top: Section, key: str, choices: tuple[C, ...]) -> C:
+    """One of the choices, of which the first is the default."""
+    chosen = top.choice(key, choices, choices[0])
+    return next(choice for choice in choices if choice == chosen)
+
+
+def _floors(section: Section) -> dict[str, float]:
+    """Metrics with a number each, none below 0."""
+    return {metric: section.number(metric, 0.0, least=0.0) for metric, _ in section.items()}
 
 
 def _tolerance(section: Section) -> Tolerance:

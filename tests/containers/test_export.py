@@ -98,7 +98,7 @@ def test_the_archive_can_be_mapped_and_carries_the_contract(tiny_archive: Archiv
         "size": tiny_archive.file.size,
     }
     assert (file, inside["samples"]["sha256"]) == ("samples.safetensors", tiny_archive.samples.sha256)
-    assert inside["method"] == "script"
+    assert inside["evidence"]["method"] == "script"
     assert "aten::linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor" in inside["operators"]
     assert not [operator for operator in inside["operators"] if "dropout" in operator]
 

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
 from pipeline.inside.rewrite import rewrite
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.values import trained_model
+from tests.unit.values import EVIDENCE, trained_model
 
 FILES = ["contract.json", "model.pt", "samples.safetensors"]
 
@@ -37,6 +38,7 @@ def _containers(content: str = "new", *, refused: str = "") -> Callable[[Job, Ca
         if job.command[-1] == "pipeline.inside.export":
             order = json.loads(job.env["TORCHYARD_ORDER"])
             contract = order["contract"] | {"operators": ["aten::relu"], "producer": {"torchyard": order["torchyard"]}}
+            contract |= {"evidence": asdict(EVIDENCE)}
             (out / "model.pt").write_text(content)
             (out / "samples.safetensors").write_text(content)
             (out / "contract.json").write_text(json.dumps(contract))
@@ -74,7 +76,7 @@ def test_one_container_exports_and_another_one_compares(engine: FakeEngine, trai
     assert archive.samples.is_intact()
     assert archive.contract.is_intact()
     assert archive.operators == ("aten::relu",)
-    assert archive.method == "trace"
+    assert archive.evidence == EVIDENCE
     assert archive.parity == {"y": 2.5e-7}
     assert archive.trained == trained
 
@@ -92,7 +94,6 @@ def test_the_contract_says_what_model_yaml_declares(engine: FakeEngine, trainer:
         "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}],
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 2]}],
         "tolerance": {"absolute": 1e-5, "relative": 1e-5},
-        "method": "trace",
         "metrics": {"accuracy": 0.9},
     }
     assert order["torchyard"].count(".") == 2

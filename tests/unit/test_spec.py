@@ -70,7 +70,8 @@ def test_every_field_is_read(tmp_path: Path) -> None:
 
 def test_defaults_make_a_short_file_enough(tmp_path: Path) -> None:
     loaded = spec.load(_model(tmp_path, SHORTEST))
-    assert loaded.export == "script"
+    assert (loaded.export, loaded.precision, loaded.memory_format) == ("auto", "fp32", "contiguous")
+    assert loaded.budget == {}
     assert loaded.params == {}
     assert loaded.tolerance == Tolerance(absolute=1e-4, relative=1e-4)
     assert loaded.training.floors == {}
@@ -121,7 +122,7 @@ def test_sources_are_all_files_but_caches(tmp_path: Path) -> None:
         ("x: FP32 [-1, 4]", "x: FP32 []", "inputs.x: [] is not a shape"),
         ("  x: FP32", "  1x: FP32", "inputs.1x: cannot be the name of an argument"),
         ("  x: FP32", "  x: FP32 [1]\n  x: FP32", "x: is there twice, again in line 8"),
-        ("export: trace", "export: traced", "export: is 'traced', and has to be one of script, trace; perhaps"),
+        ("export: trace", "export: traced", "export: is 'traced', and has to be one of auto, script, trace; perhaps"),
         ("absolute: 1e-5", "absolute: -1", "tolerance.absolute: is -1, and has to be a number of at least 0"),
         ("absolute: 1e-5", "absolute: .inf", "tolerance.absolute: is inf, and has to be a number"),
         ("absolute: 1e-5", "absolute: .nan", "tolerance.absolute: is nan, and has to be a number"),

@@ -3,8 +3,18 @@
 import json
 from pathlib import Path
 
-from pipeline.artifacts import Archive, File, Limits, ModelSpec, Tensor, Tolerance, TrainedModel, Training
+from pipeline.artifacts import Archive, Evidence, File, Limits, ModelSpec, Tensor, Tolerance, TrainedModel, Training
 
+EVIDENCE = Evidence(
+    requested="auto",
+    method="trace",
+    because="nothing depends on the input's values",
+    findings=(),
+    unvisited=(),
+    samples=7,
+    probes=20,
+    accepted="",
+)
 LIMITS = Limits(memory=512, cpus=1.0, pids=64)
 
 
@@ -28,7 +38,10 @@ def model_spec(folder: Path) -> ModelSpec:
         outputs=(Tensor(name="y", datatype="FP32", shape=(-1, 2)),),
         params={"hidden": 8, "names": ["a", "b"]},
         training=Training(epochs=2, batch_size=8, seed=0, floors={"accuracy": 0.5}, limits=LIMITS),
-        export="trace",
+        export="auto",
+        precision="fp32",
+        memory_format="contiguous",
+        budget={},
         tolerance=Tolerance(absolute=1e-5, relative=1e-5),
         serving=LIMITS,
     )
@@ -52,7 +65,7 @@ def archive(folder: Path) -> Archive:
         file=model,
         samples=samples,
         contract=file(folder / "export/contract.json", json.dumps(content)),
-        method="trace",
+        evidence=EVIDENCE,
         operators=("aten::relu(Tensor self) -> Tensor",),
         producer={"torch": "2.8.0"},
         parity={"y": 0.0},
