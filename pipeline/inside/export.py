@@ -32,7 +32,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     model = source.trained(module, params, WEIGHTS)
     refuse_other_arguments(model, declared)
     _, held_out = source.data(module, params)
-    taken = samples.take(model, held_out, declared)
+    taken = samples.take(model, held_out, declared, collate=source.collate(module))
     write_atomic(out / "samples.safetensors", save(samples.named(taken, declared)))
 
     probed = probes.make(model, taken, declared, seed=order["seed"])

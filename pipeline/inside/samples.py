@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from pipeline.inside.order import Refused
-from pipeline.inside.source import refuse_non_finite
+from pipeline.inside.source import Collate, refuse_non_finite
 
 DATATYPES = {
     torch.bool: "BOOL",
@@ -35,7 +35,7 @@ class Sample:
     outputs: tuple[Tensor, ...]
 
 
-def take(model: nn.Module, held_out: Dataset[Any], contract: dict[str, Any]) -> tuple[Sample, ...]:
+def take(model: nn.Module, held_out: Dataset[Any], contract: dict[str, Any], *, collate: Collate) -> tuple[Sample, ...]:
     """Samples from items spread over the held-out split, which may be sorted, answered by `model`.
 
     Raises:
@@ -46,7 +46,7 @@ def take(model: nn.Module, held_out: Dataset[Any], contract: dict[str, Any]) -> 
     spread = iter([at * len(held_out) // sum(sizes) for at in range(sum(sizes))])
     samples = []
     for number, size in enumerate(sizes):
-        batch = default_collate([held_out[next(spread)] for _ in range(size)])
+        batch = collate([held_out[next(spread)] for _ in range(size)])
         if not isinstance(batch, list | tuple) or len(batch) < 2:
             raise Refused(
                 "The items of the held-out split are not (*inputs, target). Make `data` in model.py give those."

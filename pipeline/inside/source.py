@@ -3,17 +3,18 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from pipeline.inside.order import Refused
 
+Collate: TypeAlias = Callable[[list[Any]], Any]
 REQUIRED = ("build", "data", "loss", "evaluate")
 
 
@@ -49,6 +50,12 @@ def data(module: ModuleType, params: Mapping[str, Any]) -> tuple[Dataset[Any], D
         if not len(split):
             raise Refused(f"The {name} split that `data` returned is empty. Both need at least one item.")
     return splits
+
+
+def collate(module: ModuleType) -> Collate:
+    """How items become a batch: model.py's own way, or PyTorch's."""
+    own: Collate = getattr(module, "collate", default_collate)
+    return own
 
 
 def trained(module: ModuleType, params: Mapping[str, Any], weights: Path) -> nn.Module:

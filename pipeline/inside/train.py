@@ -37,7 +37,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
         began = time.monotonic()
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * decay(epoch, order["epochs"])
-        loss = _epoch(module, model, optimizer, _batches(training, order, epoch), epoch, device)
+        loss = _epoch(module, model, optimizer, _batches(module, training, order, epoch), epoch, device)
         checkpoint.save(kept, key=order["key"], epoch=epoch, model=model, optimizer=optimizer)
         now = time.monotonic()
         eta = (now - started) / (epoch - done) * (order["epochs"] - epoch)
@@ -71,7 +71,7 @@ def _optimizer(module: ModuleType, model: nn.Module, params: dict[str, Any]) -> 
     return torch.optim.Adam(model.parameters())
 
 
-def _batches(training: Dataset[Any], order: dict[str, Any], epoch: int) -> DataLoader[Any]:
+def _batches(module: ModuleType, training: Dataset[Any], order: dict[str, Any], epoch: int) -> DataLoader[Any]:
     """The training split in this epoch's order.
 
     Each epoch has its own seed, so that a resumed run needs no generator's state to go on as if never stopped.
@@ -79,7 +79,13 @@ def _batches(training: Dataset[Any], order: dict[str, Any], epoch: int) -> DataL
     own = order["seed"] + epoch
     seed(own)
     generator = torch.Generator().manual_seed(own)
-    return DataLoader(training, batch_size=order["batch_size"], shuffle=True, generator=generator)
+    return DataLoader(
+        training,
+        batch_size=order["batch_size"],
+        shuffle=True,
+        generator=generator,
+        collate_fn=source.collate(module),
+    )
 
 
 def _epoch(
