@@ -8,6 +8,9 @@ from typing import Any
 from server.datatypes import DATATYPES, Datatype
 from server.errors import ContractInvalid
 
+# A wrong plan must not keep a server from getting ready.
+MOST_RUNS = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
@@ -42,8 +45,20 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warming:
+    """How often the shapes of a sample, by its number, are run before the model is ready."""
+
+    sample: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments."""
+    """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
+
+    Without a `warm_up` each shape gets the same number of runs. `judges_probes` says whether the tolerance is meant
+    for probes too, which lie far from what is served.
+    """
 
     name: str
     version: str
@@ -52,6 +67,8 @@ class Contract:
     tolerance: Tolerance
     archive: File
     samples: File
+    warm_up: tuple[Warming, ...] = ()
+    judges_probes: bool = True
 
 
 def read(folder: Path) -> Contract:
@@ -91,6 +108,8 @@ def parse(content: dict[str, Any]) -> Contract:
         tolerance=Tolerance(absolute=float(tolerance["absolute"]), relative=float(tolerance["relative"])),
         archive=_file(content["archive"]),
         samples=_file(content["samples"]),
+        warm_up=tuple(map(_warming, content.get("warm_up", ()))),
+        judges_probes=bool(content.get("probes", {}).get("judged", True)),
     )
 
 
@@ -102,6 +121,15 @@ def _tensor(content: dict[str, Any]) -> Tensor:
         datatype=DATATYPES[content["datatype"]],
         shape=tuple(int(size) for size in content["shape"]),
     )
+
+
+def _warming(content: dict[str, Any]) -> Warming:
+    sample, runs = content["sample"], content["runs"]
+    if type(sample) is not int or type(runs) is not int or sample < 0 or not 1 <= runs <= MOST_RUNS:
+        raise ValueError(
+            f"its warm_up has {content}; `sample` is the number of one and `runs` is a number from 1 to {MOST_RUNS}"
+        )
+    return Warming(sample=sample, runs=runs)
 
 
 def _file(content: dict[str, Any]) -> File:
