@@ -119,8 +119,9 @@ def train(_: Context, model: str, force: bool = False, locked: bool = False) -> 
 def export(_: Context, model: str, force: bool = False, locked: bool = False) -> None:
     """Turn the trained model into a TorchScript archive that computes the same."""
     archive = _line(model, force=("export",) if force else (), locked=locked).export
-    method, worst = archive.evidence.method, max(archive.parity.values())
-    say(f"{_shown(archive.file.path)}: {method}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
+    worst = max(deviation.absolute for deviation in archive.parity["runtime"].values())
+    how = f"{archive.evidence.method}, {archive.precision} {archive.memory_format}"
+    say(f"{_shown(archive.file.path)}: {how}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
 
 
 @command(

@@ -68,10 +68,19 @@ class Line:
         """The archive, its contract and its samples."""
         trained, out = self.train, self._build / "export"
         inputs = records.digest_of(
-            trained.spec, trained.weights, self._trainer.digest, records.contents_of(_HERE / "inside")
+            trained.spec,
+            trained.weights,
+            self._trainer.digest,
+            self._pins.torch,
+            self._pins.device,
+            records.contents_of(_HERE / "inside"),
         )
+        # The runtime is part of what measures and not of what is made, and is built only where it has to measure.
         return self._step(
-            "export", Archive, inputs, lambda: export(trained, trainer=self._trainer, engine=self._engine, out=out)
+            "export",
+            Archive,
+            inputs,
+            lambda: export(trained, trainer=self._trainer, runtime=self._runtime, engine=self._engine, out=out),
         )
 
     @cached_property

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -69,6 +71,20 @@ def named(samples: Sequence[Sample], contract: dict[str, Any]) -> dict[str, Tens
         for kind, values in (("input", sample.inputs), ("output", sample.outputs))
         for tensor, value in zip(contract[f"{kind}s"], values, strict=True)
     }
+
+
+def stored(path: Path, contract: dict[str, Any]) -> tuple[Sample, ...]:
+    """The samples or probes of a file that holds them as `named` gives them."""
+    tensors = load_file(path)
+    declared = len(contract["inputs"]) + len(contract["outputs"])
+    inputs, outputs = ([tensor["name"] for tensor in contract[kind]] for kind in ("inputs", "outputs"))
+    return tuple(
+        Sample(
+            inputs=tuple(tensors[f"{number}/input/{name}"] for name in inputs),
+            outputs=tuple(tensors[f"{number}/output/{name}"] for name in outputs),
+        )
+        for number in range(len(tensors) // declared)
+    )
 
 
 def outputs_of(result: object) -> tuple[Tensor, ...]:
