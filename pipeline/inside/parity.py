@@ -6,10 +6,9 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from pipeline.inside.order import Refused, answer
-from pipeline.inside.samples import outputs_of
+from pipeline.inside.samples import Sample, Value, outputs_of, read
 
 # The executor profiles the first runs of a shape and from then on runs other, specialised code.
 RUNS = 3
@@ -22,24 +21,31 @@ def main(_: dict[str, Any], out: Path) -> dict[str, Any]:
         Refused: the archive does not load, cannot be run, or answers something else.
     """
     contract = json.loads((out / "contract.json").read_bytes())
-    samples = load_file(out / "samples.safetensors")
+    tensors = load_file(out / "samples.safetensors")
     archive = _loaded(out / "model.pt")
     worst = {tensor["name"]: 0.0 for tensor in contract["outputs"]}
     for number in [n for n in range(contract["samples"]["count"]) for _ in range(RUNS)]:
-        inputs = [samples[f"{number}/input/{tensor['name']}"] for tensor in contract["inputs"]]
-        for name, actual in zip(worst, _run(archive, inputs, number), strict=True):
-            wanted = samples[f"{number}/output/{name}"]
+        sample = read(tensors, contract, number)
+        answers = _run(archive, sample, number, tuple(worst))
+        for name, actual, wanted in zip(worst, answers, sample.outputs, strict=True):
             apart = compare(actual, wanted, contract["tolerance"], what=f"For sample {number} the output `{name}`")
             worst[name] = max(worst[name], apart)
     return {"parity": worst}
 
 
-def compare(actual: Tensor, wanted: Tensor, tolerance: dict[str, float], *, what: str) -> float:
-    """The largest absolute difference. Whole numbers and booleans have to be equal.
+def compare(actual: Value, wanted: Value, tolerance: dict[str, float], *, what: str) -> float:
+    """The largest absolute difference. Whole numbers, booleans and strings have to be equal.
 
     Raises:
         Refused: datatype or shape differ, or an element is off by more than the tolerance.
     """
+    if isinstance(actual, list) or isinstance(wanted, list):
+        if isinstance(actual, list) and isinstance(wanted, list) and actual == wanted:
+            return 0.0
+        raise Refused(
+            f"{what} is {actual!r:.200} from the archive and {wanted!r:.200} from the trained model. TorchScript's "
+            "strings are bytes: len(), indexing, lower() and split() differ from Python's beyond ASCII."
+        )
     if actual.dtype != wanted.dtype or actual.shape != wanted.shape:
         raise Refused(
             f"{what} is {actual.dtype} {list(actual.shape)} from the archive and {wanted.dtype} {list(wanted.shape)} "
@@ -68,10 +74,15 @@ def _loaded(path: Path) -> Any:
         raise Refused(f"The archive was saved but does not load. Change what torch names here:\n{error}") from error
 
 
-def _run(archive: Any, inputs: list[Tensor], number: int) -> tuple[Tensor, ...]:
+def _run(archive: Any, sample: Sample, number: int, names: tuple[str, ...]) -> tuple[Value, ...]:
     try:
         with torch.inference_mode():
-            return outputs_of(archive(*inputs))
+            return outputs_of(archive(*sample.inputs), names)
+    except UnicodeDecodeError as error:
+        raise Refused(
+            f"The archive answers sample {number} with a string that is not UTF-8 ({error}). TorchScript's strings are "
+            "bytes: cut them between ASCII characters only."
+        ) from error
     except RuntimeError as error:
         raise Refused(f"The archive fails on sample {number}, which the trained model answers:\n{error}") from error
 
