@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pipeline.inside.order import Refused
+from pipeline.inside.samples import Value
 
 
 class Deviation:
@@ -16,14 +17,17 @@ class Deviation:
         self._equal = True
         self._agreeing = self._rows = 0
 
-    def add(self, actual: Any, wanted: Any, *, what: str) -> None:
-        """Counts one answer in.
+    def add(self, actual: Value, wanted: Value, tolerance: dict[str, float] | None, *, what: str) -> None:
+        """Counts one answer in. Without a tolerance it is only measured.
 
         Raises:
-            Refused: it has another datatype or shape, or is not finite where the trained model's is.
+            Refused: it has another datatype or shape, is not finite where the trained model's is, or is beyond the
+                tolerance.
         """
-        refuse_other_form(actual, wanted, what=what)
-        if not isinstance(wanted, Tensor):
+        _refuse_other_form(actual, wanted, what=what)
+        if tolerance is not None:
+            _refuse_beyond(actual, wanted, tolerance, what=what)
+        if not isinstance(actual, Tensor) or not isinstance(wanted, Tensor):
             self._equal &= actual == wanted
             return
         if _same_bits(actual, wanted):
@@ -52,15 +56,18 @@ class Deviation:
             self._rows += same.numel()
 
 
-def refuse_beyond(actual: Any, wanted: Any, tolerance: dict[str, float], *, what: str) -> None:
+def _refuse_beyond(actual: Value, wanted: Value, tolerance: dict[str, float], *, what: str) -> None:
     """Whole numbers, booleans and strings have to be equal; NaN is equal to NaN, and an infinity to itself.
 
     Raises:
         Refused: an element is off by more than the tolerance.
     """
-    if not isinstance(wanted, Tensor):
+    if not isinstance(actual, Tensor) or not isinstance(wanted, Tensor):
         if actual != wanted:
-            raise Refused(f"{what} is {actual!r:.100} where the trained model gave {wanted!r:.100}. {_ADVICE}")
+            raise Refused(
+                f"{what} is {actual!r:.200} where the trained model gave {wanted!r:.200}. TorchScript's strings are "
+                "bytes: len(), indexing, lower() and split() differ from Python's beyond ASCII."
+            )
         return
     apart = _apart(actual, wanted)
     allowed = tolerance["absolute"] + tolerance["relative"] * wanted.double().abs()
@@ -80,11 +87,13 @@ _ADVICE = (
 )
 
 
-def refuse_other_form(actual: Any, wanted: Any, *, what: str) -> None:
+def _refuse_other_form(actual: Value, wanted: Value, *, what: str) -> None:
     """Raises Refused where datatype or shape are not the trained model's."""
     if type(actual) is not type(wanted):
         raise Refused(f"{what} is a {type(actual).__name__} where the trained model gave a {type(wanted).__name__}.")
-    if isinstance(wanted, Tensor) and (actual.dtype != wanted.dtype or actual.shape != wanted.shape):
+    if not isinstance(actual, Tensor) or not isinstance(wanted, Tensor):
+        return
+    if actual.dtype != wanted.dtype or actual.shape != wanted.shape:
         raise Refused(
             f"{what} is {actual.dtype} {list(actual.shape)} where the trained model gave {wanted.dtype} "
             f"{list(wanted.shape)}. Export baked a shape in: set `export: script` in model.yaml."

@@ -10,9 +10,9 @@ import torch
 from torch.utils.data import Dataset
 
 from pipeline.inside import samples, source
-from pipeline.inside.deviation import Deviation, refuse_beyond
+from pipeline.inside.deviation import Deviation
 from pipeline.inside.order import MODEL, Refused, answer
-from pipeline.inside.samples import Sample, outputs_of
+from pipeline.inside.samples import Sample, Value, outputs_of
 from pipeline.inside.train import seed
 
 # The executor profiles the first runs of a shape and from then on runs other, specialised code.
@@ -63,12 +63,10 @@ def compare(
     ):
         for number, sample in enumerate(evidence):
             for _ in range(RUNS):
-                answers = _run(model, sample, f"{stage}, {kind} {number}")
+                answers = _run(model, sample, list(found), what=f"{stage}, {kind} {number}")
                 for (name, deviation), actual, wanted in zip(found.items(), answers, sample.outputs, strict=True):
                     what = f"{stage}, {kind} {number}: the output `{name}`"
-                    deviation.add(actual, wanted, what=what)
-                    if bound is not None:
-                        refuse_beyond(actual, wanted, bound, what=what)
+                    deviation.add(actual, wanted, bound, what=what)
     return {name: deviation.found() for name, deviation in found.items()}
 
 
@@ -98,10 +96,15 @@ def _optimised(path: Path) -> Any:
         raise Refused(f"The archive loads but cannot be optimised. Change what torch names here:\n{error}") from error
 
 
-def _run(model: Callable[..., Any], sample: Sample, what: str) -> tuple[Any, ...]:
+def _run(model: Callable[..., Any], sample: Sample, names: Sequence[str], *, what: str) -> tuple[Value, ...]:
     try:
         with torch.inference_mode():
-            answers = outputs_of(model(*sample.inputs))
+            answers = outputs_of(model(*sample.inputs), names)
+    except UnicodeDecodeError as error:
+        raise Refused(
+            f"{what}: the archive answers with a string that is not UTF-8 ({error}). TorchScript's strings are bytes: "
+            "cut them between ASCII characters only."
+        ) from error
     except RuntimeError as error:
         raise Refused(f"{what}: the archive fails where the trained model answers:\n{error}") from error
     if len(answers) != len(sample.outputs):

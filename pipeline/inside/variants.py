@@ -120,10 +120,15 @@ def _between_casts(inner: ScriptModule, casts: Sequence[_Cast], contract: dict[s
     passed = ", ".join(cast.source(name) for name, cast in zip(names, casts, strict=True))
     declared = [tensor["datatype"] for tensor in contract["outputs"]]
     backs = [f".to(torch.{_FLOATING[datatype]})" if datatype in _FLOATING else "" for datatype in declared]
-    if schema.returns[0].type.kind() == "TensorType":
+    keys = [f'"{tensor["name"]}"' for tensor in contract["outputs"]]
+    kind = schema.returns[0].type.annotation_str
+    if kind == "Tensor":
         answer = f"answer_{backs[0]}"
+    elif kind.startswith(("Tuple", "List[Tensor", "Dict")):
+        places = keys if kind.startswith("Dict") else range(len(keys))
+        answer = ", ".join(f"answer_[{place}]{back}" for place, back in zip(places, backs, strict=True)) + ","
     else:
-        answer = ", ".join(f"answer_[{at}]{back}" for at, back in enumerate(backs)) + ","
+        answer = "answer_"
     holder = torch.jit.script(_Holder(inner).eval())
     holder.define(f"def forward(self, {arguments}):\n  answer_ = self.inner({passed})\n  return {answer}\n")
     return holder.eval()

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline import spec
-from pipeline.artifacts import Archive, File, Tensor, Tolerance, TrainedModel
-from pipeline.engine import Image, Job
+from pipeline.artifacts import Archive, File, Limits, Tensor, Tolerance, TrainedModel
+from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import ExportError
 from pipeline.export import export
@@ -143,7 +143,7 @@ def test_samples_come_in_several_batch_sizes(tiny_archive: Archive) -> None:
         ),
         ("script", "return self.linear(x), x", r"The trained model gives 2 outputs; model\.yaml declares 1: `y`"),
         ("script", "return self.linear(x) / 0", r"`y` has 1 of 1 values that are not finite"),
-        ("script", "return {'y': self.linear(x)}", r"forward\(\) returned a dict"),
+        ("script", "return {'z': self.linear(x)}", r"a dict of `z`; model\.yaml declares the outputs `y`\. Give both"),
     ],
 )
 def test_a_model_that_would_be_served_wrongly_is_refused(
@@ -157,6 +157,25 @@ def test_a_model_that_would_be_served_wrongly_is_refused(
     with pytest.raises(ExportError, match=message):
         export(_planted(forward, method, tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_what_a_model_may_take_and_return(engine: DockerEngine, trainer: Image) -> None:
+    """Strings, lists and dicts, and every refusal of others, in one container."""
+    here = Path(__file__)
+    mounts = (
+        Mount(source=here.with_name("inside_strings.py"), target="/inside_strings.py"),
+        Mount(source=here.parents[2] / "pipeline" / "inside", target="/torchyard/pipeline/inside"),
+    )
+    lines: list[str] = []
+    job = Job(
+        image=trainer.digest,
+        command=("/opt/venv/bin/python", "/inside_strings.py"),
+        limits=Limits(memory=1024, cpus=1, pids=64),
+        mounts=mounts,
+        env={"PYTHONPATH": "/torchyard"},
+    )
+    engine.run(job, on_line=lines.append)
+    assert lines[-1] == "held"
 
 
 def test_weights_that_are_not_finite_are_refused(engine: DockerEngine, trainer: Image, tmp_path: Path) -> None:
