@@ -99,7 +99,12 @@ class Line:
         """What `check` says of the archive in the runtime image."""
         archive, runtime = self.export, self._runtime
         inputs = records.digest_of(
-            archive.file, archive.contract, archive.samples, runtime.digest, records.contents_of(_HERE / "check")
+            archive.file,
+            archive.contract,
+            archive.samples,
+            archive.probes,
+            runtime.digest,
+            records.contents_of(_HERE / "check"),
         )
         return self._step(
             "check", Verdict, inputs, lambda: check(archive.file.path, runtime=runtime.digest, engine=self._engine)
@@ -130,8 +135,14 @@ class Line:
     def smoke(self) -> Verdict:
         """What `smoke` says of the serving image in a container."""
         image, limits = self.assemble, self._spec.serving
-        inputs = records.digest_of(image.digest, limits, records.contents_of(_HERE.parent / "tests" / "smoke"))
-        return self._step("smoke", Verdict, inputs, lambda: smoke(image.tag, limits=limits, engine=self._engine))
+        probes = image.archive.probes
+        inputs = records.digest_of(image.digest, limits, probes, records.contents_of(_HERE.parent / "tests" / "smoke"))
+        return self._step(
+            "smoke",
+            Verdict,
+            inputs,
+            lambda: smoke(image.tag, limits=limits, engine=self._engine, probes=probes.path),
+        )
 
     @cached_property
     def _trainer(self) -> Image:
