@@ -36,9 +36,15 @@ class Workbench:
         return max(1, int(self.limits.cpus))
 
     def run(
-        self, script: str, order: Mapping[str, Any], *, mounts: tuple[Mount, ...] = (), gpus: bool = False
+        self,
+        script: str,
+        order: Mapping[str, Any],
+        *,
+        mounts: tuple[Mount, ...] = (),
+        env: Mapping[str, str] | None = None,
+        gpus: bool = False,
     ) -> dict[str, Any]:
-        """Runs pipeline/inside/`script`.py, shows its lines and returns its result.
+        """Runs pipeline/inside/`script`.py, with `env` on top of its environment; shows its lines, returns its result.
 
         Raises:
             PipelineError: an `error`, when the script refused the model or its container failed.
@@ -56,7 +62,7 @@ class Workbench:
                 Mount(source=self.out, target="/torchyard/out", writable=True),
                 *mounts,
             ),
-            env=self._environment(order),
+            env={**self._environment(order), **(env or {})},
             gpus=gpus,
         )
         try:

@@ -104,15 +104,8 @@ class _Cast:
         return name + (".contiguous(memory_format=torch.channels_last)" if self.channels_last else "")
 
 
-class _Holder(nn.Module):  # type: ignore[misc]
-    """Where the forward() that casts is defined: its source depends on how many inputs there are."""
-
-    def __init__(self, inner: ScriptModule) -> None:
-        super().__init__()
-        self.inner = inner
-
-
 def _between_casts(inner: ScriptModule, casts: Sequence[_Cast], contract: dict[str, Any]) -> ScriptModule:
+    """A module around the program whose forward() casts; its source depends on the number of inputs and outputs."""
     schema = inner._c._get_method("forward").schema
     names = [tensor["name"] for tensor in contract["inputs"]]
     types = [argument.type.annotation_str for argument in schema.arguments[1:]]
@@ -129,6 +122,14 @@ def _between_casts(inner: ScriptModule, casts: Sequence[_Cast], contract: dict[s
         answer = ", ".join(f"answer_[{place}]{back}" for place, back in zip(places, backs, strict=True)) + ","
     else:
         answer = "answer_"
-    holder = torch.jit.script(_Holder(inner).eval())
+
+    class Holder(nn.Module):  # type: ignore[misc]
+        """A class of its own each time: torch keeps what was defined for a class and lets nothing define it again."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+    holder = torch.jit.script(Holder().eval())
     holder.define(f"def forward(self, {arguments}):\n  answer_ = self.inner({passed})\n  return {answer}\n")
     return holder.eval()
