@@ -20,6 +20,7 @@ from pipeline import pins, spec
 from pipeline.artifacts import Limits, Verdict
 from pipeline.audit import audit as judge_image
 from pipeline.bench import bench as measure
+from pipeline.bench import bench_eager
 from pipeline.check import check as judge_archive
 from pipeline.deploy import serve as serve_image
 from pipeline.doctor import examine
@@ -132,8 +133,9 @@ def train(_: Context, model: str, force: bool = False, locked: bool = False) -> 
 def export(_: Context, model: str, force: bool = False, locked: bool = False, accept_frozen_branch: str = "") -> None:
     """Turn the trained model into a TorchScript archive that computes the same."""
     archive = _line(model, force=("export",) if force else (), locked=locked, accepted=accept_frozen_branch).export
-    method, worst = archive.evidence.method, max(archive.parity.values())
-    say(f"{_shown(archive.file.path)}: {method}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
+    worst = max(deviation.absolute for deviation in archive.parity["runtime"].values())
+    how = f"{archive.evidence.method}, {archive.precision} {archive.memory_format}"
+    say(f"{_shown(archive.file.path)}: {how}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
 
 
 @command(model=_MODEL)
@@ -193,10 +195,14 @@ def serve(_: Context, model: str, port: int = 8080) -> None:
     serve_image(image, port=port, engine=connect(), build=BUILD / model)
 
 
-@command(model=_MODEL, requests="how many of each kind")
-def bench(_: Context, model: str, requests: int = 1000) -> None:
+@command(model=_MODEL, requests="how many of each kind", eager="the archive beside eager fp32 in torch, instead")
+def bench(_: Context, model: str, requests: int = 1000, eager: bool = False) -> None:
     """Compare a request over the wire with the same archive in process, in one run."""
-    measure(_line(model).assemble, requests=requests, engine=connect(), build=BUILD / model)
+    image = _line(model).assemble
+    if eager:
+        bench_eager(image, engine=connect(), build=BUILD / model)
+    else:
+        measure(image, requests=requests, engine=connect(), build=BUILD / model)
 
 
 @command(model="only this model's", images="also every image, and containers that a killed run left")

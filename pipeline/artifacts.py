@@ -159,22 +159,74 @@ def accepted_branch(reason: str) -> tuple[Finding, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deviation:
+    """How far one output is from the trained model's, at most, over all samples and probes.
+
+    `relative` counts where something other than 0 was expected. `equal` says that every answer was equal bit for bit.
+    `agreement` is the share of rows whose largest element is at the same place; None where an output has no rows.
+    """
+
+    absolute: float
+    relative: float
+    equal: bool
+    agreement: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A way to export that was tried. `p50` is the median of sample 0 in milliseconds, in the runtime image.
+
+    `because` says why it was taken, or why not; what was refused early has neither `p50` nor `metrics`.
+    """
+
+    precision: Precision
+    memory_format: MemoryFormat
+    p50: float | None
+    metrics: Mapping[str, float]
+    taken: bool
+    because: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeProfile:
+    """How long the first runs of an input shape take in a freshly loaded archive, in milliseconds.
+
+    `sample` is the first one of that shape. `runs` is how many runs it takes until they are about `steady`.
+    """
+
+    sample: int
+    shapes: tuple[tuple[int, ...], ...]
+    cold: float
+    second: float
+    steady: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.
 
-    `samples` (safetensors) holds inputs and the trained model's answers; `contract` (JSON) is what the server,
-    the check and the client are told. `operators` are the schemas that the archive needs; `parity` the largest
-    absolute difference to the eager model for each output; `ops` is the library of the model's own operators, where
-    it has some, which a runtime has to load first.
+    `samples` and `probes` (safetensors) hold inputs and the trained model's answers; probes stay beside the archive.
+    `contract` (JSON) is what the server, the check and the client are told. `operators` are the schemas that the
+    archive needs. `parity` maps a stage (program, frozen, optimised, runtime) to the deviation of each output.
+    `metrics` are the archive's own on the held-out split; those of the trained model are in `trained`. `candidates`
+    are what precision and memory format were chosen from, and `profile` tells of the first runs of each shape.
+    `ops` is the library of the model's own operators, where it has some, which a runtime has to load first.
     """
 
     file: File
     samples: File
+    probes: File
     contract: File
     evidence: Evidence
     operators: tuple[str, ...]
     producer: Mapping[str, str]
-    parity: Mapping[str, float]
+    precision: Precision
+    memory_format: MemoryFormat
+    parity: Mapping[str, Mapping[str, Deviation]]
+    metrics: Mapping[str, float]
+    candidates: tuple[Candidate, ...]
+    profile: tuple[ShapeProfile, ...]
     trained: TrainedModel
     ops: File | None = None
 

@@ -1,14 +1,25 @@
-"""A request over the wire beside the same archive in process: same image, same threads, in turns, in one run."""
+"""What serving costs, and what it gains: the wire beside the archive in process, and the archive beside eager torch.
+
+Both sides of a comparison have the same threads and cores and take turns in one run, because a machine is not equally
+fast all the time.
+"""
 
 import json
+import statistics
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipeline import records
 from pipeline.artifacts import ServingImage
 from pipeline.deploy import wait_until_ready
-from pipeline.engine import Engine, Job
+from pipeline.engine import Engine, Job, Mount
+from pipeline.errors import EngineError
 from pipeline.progress import say
+from pipeline.workbench import Workbench
 
+_ROUNDS = 5
+_RUNS = 40
+_TRIAL = ("/usr/bin/python3.13", "-m", "server.trial")
 _MEASURE = ("/usr/bin/python3.13", "-m", "server.measure", "--model", "/model", "--server", "127.0.0.1:8080")
 
 
@@ -38,3 +49,49 @@ def bench(image: ServingImage, *, requests: int, engine: Engine, build: Path) ->
     say(f"p50 over the wire is {ratio:.3f} times the one in process, {figures['threads']} threads each")
     kept = {"image": image.digest, "requests": requests, "ready_seconds": ready, "ratio": ratio, **figures}
     records.write_atomic(build / "bench.json", json.dumps(kept, indent=2) + "\n")
+
+
+def bench_eager(image: ServingImage, *, engine: Engine, build: Path) -> None:
+    """Prints the medians in milliseconds of the first sample in eager fp32 in Python's torch, and as it is served.
+
+    One container of each, turn by turn. The figures are kept in `build`/bench-eager.json.
+
+    Raises:
+        EngineError: a container failed, or the image that trained the model is gone.
+    """
+    spec, trained = image.archive.trained.spec, image.archive.trained
+    trainer = engine.find(trained.trainer)
+    if trainer is None:
+        raise EngineError(f"{trained.trainer}: the image that trained {spec.name} is gone. Make it with `inv images`.")
+    limits = replace(spec.training.limits, cpus=spec.serving.cpus)
+    bench = Workbench(
+        spec=replace(spec, training=replace(spec.training, limits=limits)),
+        trainer=trainer,
+        engine=engine,
+        out=build / ".bench",
+        error=EngineError,
+    )
+    order = {
+        "contract": {kind: [asdict(t) for t in getattr(spec, kind)] for kind in ("inputs", "outputs")},
+        "params": spec.params,
+        "runs": _RUNS,
+        "threads": bench.threads,
+    }
+    mounts = (
+        Mount(source=trained.weights.path, target="/torchyard/weights.safetensors"),
+        Mount(source=image.archive.samples.path, target="/torchyard/samples.safetensors"),
+    )
+    job = Job(image=image.digest, command=(*_TRIAL, "--runs", str(_RUNS), "/model"), limits=bench.limits)
+    rounds: list[tuple[float, float]] = []
+    for number in range(1, _ROUNDS + 1):
+        # Threads wait at barriers as they do in the server, which is what counts most on a machine that is not idle.
+        seconds = bench.run("eager", order, mounts=mounts, env={"GOMP_SPINCOUNT": "1000"})["seconds"]
+        lines: list[str] = []
+        engine.run(job, on_line=lines.append)
+        rounds.append((statistics.median(seconds) * 1e3, json.loads(lines[-1])["candidates"]["model"]["p50"]))
+        say(f"  round {number}: eager {rounds[-1][0]:.3f} ms, served {rounds[-1][1]:.3f} ms")
+    eager, served = (statistics.median(side) for side in zip(*rounds, strict=True))
+    how = f"{image.archive.precision} {image.archive.memory_format}, {bench.threads} threads each"
+    say(f"eager {eager:.3f} ms, served {served:.3f} ms, {eager / served:.2f} times ({how})")
+    kept = {"image": image.digest, "threads": bench.threads, "eager_ms": eager, "served_ms": served, "rounds": rounds}
+    records.write_atomic(build / "bench-eager.json", json.dumps(kept, indent=2) + "\n")

@@ -91,13 +91,27 @@ class Line:
         """The archive, its contract and its samples."""
         trained, out = self.train, self._build / "export"
         inputs = records.digest_of(
-            trained.spec, trained.weights, trained.ops, self._trainer.digest, records.contents_of(_HERE / "inside")
+            trained.spec,
+            trained.weights,
+            trained.ops,
+            self._trainer.digest,
+            self._pins.torch,
+            self._pins.device,
+            records.contents_of(_HERE / "inside"),
         )
+        # The runtime is part of what measures and not of what is made, and is built only where it has to measure.
         return self._step(
             "export",
             Archive,
             inputs,
-            lambda: export(trained, trainer=self._trainer, engine=self._engine, out=out, accepted=self._accepted),
+            lambda: export(
+                trained,
+                trainer=self._trainer,
+                runtime=self._runtime,
+                engine=self._engine,
+                out=out,
+                accepted=self._accepted,
+            ),
             still=lambda archive: self._accepted in {"", archive.evidence.accepted},
         )
 
@@ -106,7 +120,11 @@ class Line:
         """What `check` says of the archive in the runtime image."""
         archive, runtime = self.export, self._runtime
         inputs = records.digest_of(
-            (archive.file, archive.contract, archive.samples, archive.ops),
+            archive.file,
+            archive.contract,
+            archive.samples,
+            archive.probes,
+            archive.ops,
             runtime.digest,
             records.contents_of(_HERE / "check"),
         )
@@ -139,8 +157,14 @@ class Line:
     def smoke(self) -> Verdict:
         """What `smoke` says of the serving image in a container."""
         image, limits = self.assemble, self._spec.serving
-        inputs = records.digest_of(image.digest, limits, records.contents_of(_HERE.parent / "tests" / "smoke"))
-        return self._step("smoke", Verdict, inputs, lambda: smoke(image.tag, limits=limits, engine=self._engine))
+        probes = image.archive.probes
+        inputs = records.digest_of(image.digest, limits, probes, records.contents_of(_HERE.parent / "tests" / "smoke"))
+        return self._step(
+            "smoke",
+            Verdict,
+            inputs,
+            lambda: smoke(image.tag, limits=limits, engine=self._engine, probes=probes.path),
+        )
 
     @cached_property
     def _trainer(self) -> Image:

@@ -15,10 +15,11 @@ from pipeline.progress import say
 HOME = Path(__file__).resolve().parent.parent
 
 
-def smoke(reference: str, *, limits: Limits, engine: Engine) -> Verdict:
-    """Runs tests/smoke against the image under the production contract.
+def smoke(reference: str, *, limits: Limits, engine: Engine, probes: Path | None = None) -> Verdict:
+    """Runs tests/smoke against the image under the production contract; `probes` are replayed like its samples.
 
-    Returns a verdict about the image's id; `measured` holds what the tests recorded, such as seconds to ready.
+    Returns a verdict about the image's id; `measured` holds what the tests recorded, such as seconds to ready and
+    `wire.<output>.max_abs`.
 
     Raises:
         SmokeError: the image is not there, or a test failed; the message lists each with what it saw.
@@ -28,7 +29,7 @@ def smoke(reference: str, *, limits: Limits, engine: Engine) -> Verdict:
         raise SmokeError(f"There is no image {reference}. `inv assemble --model NAME` makes one.")
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         report = Path(folder) / "report.xml"
-        log = _run_tests(image.digest, limits, engine.info().address, report)
+        log = _run_tests(image.digest, limits, engine.info().address, report, probes)
         if not report.exists():
             raise SmokeError(f"{reference}: the smoke tests did not run:\n{log}")
         suite = ElementTree.parse(report).getroot()[0]  # noqa: S314 (pytest wrote it just now)
@@ -41,11 +42,12 @@ def smoke(reference: str, *, limits: Limits, engine: Engine) -> Verdict:
     return Verdict(gate="smoke", digest=image.digest, against="", findings=accepted, measured=measured)
 
 
-def _run_tests(digest: str, limits: Limits, address: str, report: Path) -> str:
+def _run_tests(digest: str, limits: Limits, address: str, report: Path, probes: Path | None) -> str:
     """Runs pytest in a process of its own, passing its lines on; returns them."""
     command = [sys.executable, "-m", "pytest", "tests/smoke", "--verbose", "--no-header", "--tb=short"]
     command += ["-p", "no:cacheprovider", f"--junitxml={report}", f"--image={digest}"]
     command += [f"--memory={limits.memory}", f"--cpus={limits.cpus}", f"--pids={limits.pids}"]
+    command += [f"--probes={probes.absolute()}"] if probes else []
     # Ryuk, testcontainers' reaper, comes from a registry; every container here is removed by its own fixture.
     environment = os.environ | {"TESTCONTAINERS_RYUK_DISABLED": "true", "DOCKER_HOST": address}
     lines: list[str] = []

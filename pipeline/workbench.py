@@ -42,9 +42,15 @@ class Workbench:
         return max(1, int(self.limits.cpus))
 
     def run(
-        self, script: str, order: Mapping[str, Any], *, mounts: tuple[Mount, ...] = (), gpus: bool = False
+        self,
+        script: str,
+        order: Mapping[str, Any],
+        *,
+        mounts: tuple[Mount, ...] = (),
+        env: Mapping[str, str] | None = None,
+        gpus: bool = False,
     ) -> dict[str, Any]:
-        """Runs pipeline/inside/`script`.py, shows its lines and returns its result.
+        """Runs pipeline/inside/`script`.py, with `env` on top of its environment; shows its lines, returns its result.
 
         Raises:
             PipelineError: an `error`, when the operators' library is not the one that was compiled, the script refused
@@ -66,7 +72,7 @@ class Workbench:
                 *((Mount(source=self.ops.path, target="/torchyard/ops.so"),) if self.ops else ()),
                 *mounts,
             ),
-            env=self._environment(order),
+            env={**self._environment(order), **(env or {})},
             gpus=gpus,
         )
         try:

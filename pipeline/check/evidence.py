@@ -9,6 +9,9 @@ from pipeline.artifacts import File, Finding
 from pipeline.check.zipped import Zipped, open_archive
 
 CONTRACT = "contract.json"
+PROBES = "probes.safetensors"
+# What the contract beside the archive says and the one inside it cannot: it is found out with the archive.
+_ONLY_BESIDE = {"archive", "warm_up"}
 INSIDE = "extra/contract.json"
 SAMPLES = "samples.safetensors"
 OPS = "ops.so"
@@ -63,7 +66,7 @@ def compare_files(archive: File) -> Iterator[Finding]:
 
 
 def compare_contracts(archive: File) -> Iterator[Finding]:
-    """Whether the contract beside the archive is the one inside it; in addition it names the files.
+    """Whether the contract beside the archive is the one inside it; in addition it names the files and a warm-up.
 
     Only for an archive in which `inspect` found no error, beside a contract in which `compare_files` found none.
     """
@@ -74,7 +77,7 @@ def compare_contracts(archive: File) -> Iterator[Finding]:
         yield _finding("contract", INSIDE, f"{CONTRACT} lies beside the archive, and none is inside it")
         return
     inside = parse(content)
-    expected = {key: value for key, value in beside.items() if key != "archive"}
+    expected = {key: value for key, value in beside.items() if key not in _ONLY_BESIDE}
     expected["samples"] = {key: value for key, value in beside["samples"].items() if key != "file"}
     differing = sorted(key for key in expected.keys() | inside.keys() if expected.get(key) != inside.get(key))
     if differing:

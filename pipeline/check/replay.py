@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.artifacts import File, Finding, Limits
-from pipeline.check.evidence import CONTRACT, OPS, SAMPLES
+from pipeline.check.evidence import CONTRACT, OPS, PROBES, SAMPLES
 from pipeline.engine import Engine, Job, Mount
 from pipeline.errors import ContainerFailed
 
@@ -51,8 +51,8 @@ _UNPROVEN = Finding(
 def replay(archive: File, image: str, *, engine: Engine) -> tuple[tuple[Finding, ...], dict[str, float]]:
     """What went wrong, if anything, and what was measured.
 
-    Measured are the number of `samples`, and `<output>.max_abs` and `<output>.max_rel` for each output. Without a
-    contract beside it the archive is only loaded, and a warning says so.
+    Measured are the number of `samples` and of `probes`, and `<output>.max_abs` and `<output>.max_rel` for each output.
+    Without a contract beside it the archive is only loaded, and a warning says so.
     """
     lines: list[str] = []
     proven = archive.path.with_name(CONTRACT).is_file()
@@ -75,8 +75,8 @@ def _job(archive: File, image: str, *, proven: bool) -> Job:
     mounts = [Mount(source=home / archive.path.name, target="/model/model.pt")]
     command = (*_REPLAY, "--archive", "/model/model.pt")
     if proven:
-        names = (CONTRACT, SAMPLES, *((OPS,) if (home / OPS).is_file() else ()))
-        mounts += [Mount(source=home / name, target=f"/model/{name}") for name in names]
+        files = [CONTRACT, SAMPLES, *(name for name in (PROBES, OPS) if (home / name).is_file())]
+        mounts += [Mount(source=home / name, target=f"/model/{name}") for name in files]
         command = (*_REPLAY, "--model", "/model")
     memory = _SPARE + 4 * archive.size // 2**20
     return Job(image=image, command=command, limits=Limits(memory=memory, cpus=2, pids=256), mounts=tuple(mounts))
@@ -107,7 +107,7 @@ def _measured(report: Mapping[str, Any]) -> dict[str, float]:
     """The report's figures, flat. Raises ValueError, KeyError, TypeError or AttributeError if it is not of its form."""
     if int(report["samples"]) < 1:
         raise ValueError("no sample was replayed")
-    measured = {"samples": float(report["samples"])}
+    measured = {kind: float(report[kind]) for kind in ("samples", "probes") if kind in report}
     for output, figures in sorted(report["outputs"].items()):
         measured |= {f"{output}.{figure}": float(value) for figure, value in sorted(figures.items())}
     return measured

@@ -1,81 +1,126 @@
-"""Loads an archive as a stranger would and compares its answers with those that the trained model gave."""
+"""Loads each candidate as a stranger would, holds its answers against the trained model's, and evaluates it."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from torch.utils.data import Dataset
 
-from pipeline.inside.order import Refused, answer
-from pipeline.inside.samples import outputs_of
-from pipeline.inside.source import load_operators
+from pipeline.inside import samples, source
+from pipeline.inside.deviation import Deviation
+from pipeline.inside.order import MODEL, Refused, answer
+from pipeline.inside.samples import Sample, Value, outputs_of
+from pipeline.inside.train import seed
 
 # The executor profiles the first runs of a shape and from then on runs other, specialised code.
 RUNS = 3
 
 
-def main(_: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Returns the largest absolute difference of each output, over every sample and run.
+def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
+    """For each candidate folder in `out` the deviations of its stages and its metrics, or why it is refused.
 
     Raises:
-        Refused: the archive does not load, cannot be run, or answers something else.
+        Refused: the first candidate is, the plain one.
     """
-    load_operators()
-    contract = json.loads((out / "contract.json").read_bytes())
-    samples = load_file(out / "samples.safetensors")
-    archive = _loaded(out / "model.pt")
-    worst = {tensor["name"]: 0.0 for tensor in contract["outputs"]}
-    for number in [n for n in range(contract["samples"]["count"]) for _ in range(RUNS)]:
-        inputs = [samples[f"{number}/input/{tensor['name']}"] for tensor in contract["inputs"]]
-        for name, actual in zip(worst, _run(archive, inputs, number), strict=True):
-            wanted = samples[f"{number}/output/{name}"]
-            apart = compare(actual, wanted, contract["tolerance"], what=f"For sample {number} the output `{name}`")
-            worst[name] = max(worst[name], apart)
-    return {"parity": worst}
+    seed(order["seed"])
+    module = source.load(MODEL)
+    _, held_out = source.data(module, order["params"])
+    found: dict[str, Any] = {}
+    for name in order["candidates"]:
+        try:
+            found[name] = _judged(out / name, module, held_out)
+        except Refused as refusal:
+            if not found:
+                raise
+            found[name] = {"refused": str(refusal)}
+    return found
 
 
-def compare(actual: Tensor, wanted: Tensor, tolerance: dict[str, float], *, what: str) -> float:
-    """The largest absolute difference. Whole numbers and booleans have to be equal.
+def compare(
+    stage: str,
+    model: Callable[..., Any],
+    contract: dict[str, Any],
+    *,
+    taken: Sequence[Sample],
+    probed: Sequence[Sample],
+    judged: bool = True,
+) -> dict[str, dict[str, Any]]:
+    """The deviation of each output over samples and probes, each run several times; `stage` is what `model` is.
+
+    `contract` has the outputs and the tolerance. Probes are held to it only where the contract says so, and with
+    `judged` unset nothing is: the deviations are then what a tolerance is made from.
 
     Raises:
-        Refused: datatype or shape differ, or an element is off by more than the tolerance.
+        Refused: the model cannot be run, or an answer has another form or is beyond the tolerance.
     """
-    if actual.dtype != wanted.dtype or actual.shape != wanted.shape:
-        raise Refused(
-            f"{what} is {actual.dtype} {list(actual.shape)} from the archive and {wanted.dtype} {list(wanted.shape)} "
-            "from the trained model. Export baked a shape in: set `export: script` in model.yaml."
-        )
-    if not actual.numel():
-        return 0.0
-    apart = (actual.double() - wanted.double()).abs()
-    allowed = tolerance["absolute"] + tolerance["relative"] * wanted.double().abs()
-    within = apart <= allowed if wanted.is_floating_point() else actual == wanted
-    if not within.all():
-        at = int((~within).flatten().nonzero()[0])
-        got, expected, off, bound = (each.flatten()[at].item() for each in (actual, wanted, apart, allowed))
-        raise Refused(
-            f"{what} is {got:.6g} from the archive and {expected:.6g} from the trained model, "
-            f"off by {off:.2g} where {bound:.2g} is allowed. The archive does not compute what the model does: tracing "
-            "froze a branch, or forward() is random. Set `export: script`; raise `tolerance` only if it is intended."
-        )
-    return float(apart.max())
+    found = {tensor["name"]: Deviation() for tensor in contract["outputs"]}
+    for kind, evidence, bound in (
+        ("sample", taken, contract["tolerance"] if judged else None),
+        ("probe", probed, contract["tolerance"] if judged and contract["probes"]["judged"] else None),
+    ):
+        for number, sample in enumerate(evidence):
+            for _ in range(RUNS):
+                answers = _run(model, sample, list(found), what=f"{stage}, {kind} {number}")
+                for (name, deviation), actual, wanted in zip(found.items(), answers, sample.outputs, strict=True):
+                    what = f"{stage}, {kind} {number}: the output `{name}`"
+                    deviation.add(actual, wanted, bound, what=what)
+    return {name: deviation.found() for name, deviation in found.items()}
+
+
+def _judged(folder: Path, module: ModuleType, held_out: Dataset[Any]) -> dict[str, Any]:
+    contract = json.loads((folder / "contract.json").read_bytes())
+    taken, probed = (samples.stored(folder / f"{kind}.safetensors", contract) for kind in ("samples", "probes"))
+    frozen = _loaded(folder / "model.pt")
+    stages = {"frozen": compare("frozen", frozen, contract, taken=taken, probed=probed)}
+    del frozen
+    optimised = _optimised(folder / "model.pt")
+    stages["optimised"] = compare("optimised", optimised, contract, taken=taken, probed=probed)
+    return {"parity": stages, "metrics": _metrics(module, optimised, held_out)}
 
 
 def _loaded(path: Path) -> Any:
     try:
-        return torch.jit.load(str(path), map_location="cpu")
+        return torch.jit.load(str(path), map_location="cpu").eval()
     except RuntimeError as error:
         raise Refused(f"The archive was saved but does not load. Change what torch names here:\n{error}") from error
 
 
-def _run(archive: Any, inputs: list[Tensor], number: int) -> tuple[Tensor, ...]:
+def _optimised(path: Path) -> Any:
+    loaded = _loaded(path)
+    try:
+        return torch.jit.optimize_for_inference(loaded)
+    except RuntimeError as error:
+        raise Refused(f"The archive loads but cannot be optimised. Change what torch names here:\n{error}") from error
+
+
+def _run(model: Callable[..., Any], sample: Sample, names: Sequence[str], *, what: str) -> tuple[Value, ...]:
     try:
         with torch.inference_mode():
-            return outputs_of(archive(*inputs))
+            answers = outputs_of(model(*sample.inputs), names)
+    except UnicodeDecodeError as error:
+        raise Refused(
+            f"{what}: the archive answers with a string that is not UTF-8 ({error}). TorchScript's strings are bytes: "
+            "cut them between ASCII characters only."
+        ) from error
     except RuntimeError as error:
-        raise Refused(f"The archive fails on sample {number}, which the trained model answers:\n{error}") from error
+        raise Refused(f"{what}: the archive fails where the trained model answers:\n{error}") from error
+    if len(answers) != len(sample.outputs):
+        raise Refused(f"{what}: the archive gives {len(answers)} outputs, the trained model {len(sample.outputs)}.")
+    return answers
+
+
+def _metrics(module: ModuleType, archive: Any, held_out: Dataset[Any]) -> dict[str, float]:
+    try:
+        with torch.no_grad():
+            return {name: float(value) for name, value in module.evaluate(archive, held_out).items()}
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise Refused(
+            f"`evaluate` in model.py works with the trained model and fails with the archive ({error!s:.500}). "
+            "Only forward() is left in an archive: let `evaluate` call `model(...)` and use nothing else of it."
+        ) from error
 
 
 if __name__ == "__main__":

@@ -10,8 +10,7 @@ from pipeline.spec.section import Section, meant, shown
 
 C = TypeVar("C", bound=str)
 
-# Strings come with the server's BYTES.
-DATATYPES = ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64")
+DATATYPES = ("BOOL", "UINT8", "INT8", "INT16", "INT32", "INT64", "FP16", "BF16", "FP32", "FP64", "BYTES")
 
 # What both a folder and an image can be called, and what can be the tag of an image together with `-<device>`.
 _NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+([._-][a-z0-9]+)*")
@@ -106,6 +105,8 @@ def _tensor(section: Section, name: str, value: object) -> Tensor:
     if not all(map(_SIZE.fullmatch, sizes)):
         section.wrong(name, f"[{match['shape']}] is not a shape; write positive sizes and -1 for a free dimension")
         return Tensor(name=name, datatype=datatype, shape=())
+    if datatype == "BYTES" and len(sizes) != 1:
+        section.wrong(name, f"BYTES [{match['shape']}] has {len(sizes)} dimensions; strings are a list: BYTES [-1]")
     return Tensor(name=name, datatype=datatype, shape=tuple(map(int, sizes)))
 
 

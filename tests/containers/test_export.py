@@ -11,11 +11,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline import spec
-from pipeline.artifacts import Archive, File, Tensor, Tolerance, TrainedModel
-from pipeline.engine import Image, Job
+from pipeline.artifacts import Archive, File, Limits, Tensor, Tolerance, TrainedModel
+from pipeline.check import check
+from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import ExportError
-from pipeline.export import export
+from pipeline.export import FILES, export
 
 MODEL = """
 import torch
@@ -39,7 +40,8 @@ def data(params):
 
 def loss(model, batch): ...
 
-def evaluate(model, held_out): ...
+def evaluate(model, held_out):
+    {evaluate}
 """
 YAML = """
 name: planted
@@ -49,17 +51,18 @@ license: Apache-2.0
 inputs: {{x: "FP32 [-1, 2]"}}
 outputs: {{y: "FP32 [-1, 1]"}}
 export: {method}
+{more}
 training:
   limits: {{memory: 1GiB, cpus: 1}}
 """
 
 
-def _planted(forward: str, method: str, folder: Path) -> TrainedModel:
-    """A linear model with the given body of forward(), as if it had been trained."""
+def _planted(forward: str, method: str, folder: Path, *, evaluate: str = "return {}", more: str = "") -> TrainedModel:
+    """A linear model with the given body of forward(), as if it had been trained; `more` is added to its model.yaml."""
     model = folder / "planted"
     model.mkdir()
-    (model / "model.py").write_text(MODEL.format(forward=forward.replace("\n", "\n        ")))
-    (model / "model.yaml").write_text(YAML.format(method=method))
+    (model / "model.py").write_text(MODEL.format(forward=forward.replace("\n", "\n        "), evaluate=evaluate))
+    (model / "model.yaml").write_text(YAML.format(method=method, more=more))
     weights = {"linear.weight": np.array([[2, 3]], np.float32), "linear.bias": np.array([1], np.float32)}
     save_file(weights, folder / "weights.safetensors")
     return TrainedModel(
@@ -68,13 +71,14 @@ def _planted(forward: str, method: str, folder: Path) -> TrainedModel:
 
 
 def test_two_exports_of_the_same_weights_are_the_same_bytes(
-    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+    engine: DockerEngine, trainer: Image, runtime: Image, tiny_archive: Archive, tmp_path: Path
 ) -> None:
-    again = export(tiny_archive.trained, trainer=trainer, engine=engine, out=tmp_path)
+    again = export(tiny_archive.trained, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path)
     assert again.file.sha256 == tiny_archive.file.sha256
     assert again.samples.sha256 == tiny_archive.samples.sha256
     assert again.contract.sha256 == tiny_archive.contract.sha256
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["contract.json", "model.pt", "samples.safetensors"]
+    assert again.probes.sha256 == tiny_archive.probes.sha256
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
 
 
 def test_the_archive_can_be_mapped_and_carries_the_contract(tiny_archive: Archive) -> None:
@@ -90,8 +94,10 @@ def test_the_archive_can_be_mapped_and_carries_the_contract(tiny_archive: Archiv
         assert (entry.header_offset + 30 + name + extra) % 64 == 0, entry.filename
     assert not [entry for entry in entries if "debug" in entry.filename or "serialization_id" in entry.filename]
 
-    archive_part, file = outside.pop("archive"), outside["samples"].pop("file")
+    archive_part, file, plan = outside.pop("archive"), outside["samples"].pop("file"), outside.pop("warm_up")
     assert inside == outside
+    assert [step["sample"] for step in plan] == [0, 5, 6]
+    assert all(step["runs"] >= 3 for step in plan)
     assert archive_part == {
         "file": "model.pt",
         "sha256": tiny_archive.file.sha256,
@@ -124,7 +130,11 @@ def test_samples_come_in_several_batch_sizes(tiny_archive: Archive) -> None:
             r"Tracing gives another program for another sample",
         ),
         ("trace", "return self.linear(x).reshape(-1).tolist()", r"forward\(\) returned a list|a float"),
-        ("script", "return self.linear(x) + torch.rand(1)", r"For sample 0 the output `y` is .* off by .* allowed"),
+        (
+            "script",
+            "return self.linear(x) + torch.rand(1)",
+            r"program, sample 0: the output `y` is .* off by .* allowed",
+        ),
         (
             "script",
             "def inner(*a, **k): return self.linear(*a)\nreturn inner(x)",
@@ -143,23 +153,156 @@ def test_samples_come_in_several_batch_sizes(tiny_archive: Archive) -> None:
         ),
         ("script", "return self.linear(x), x", r"The trained model gives 2 outputs; model\.yaml declares 1: `y`"),
         ("script", "return self.linear(x) / 0", r"`y` has 1 of 1 values that are not finite"),
-        ("script", "return {'y': self.linear(x)}", r"forward\(\) returned a dict"),
+        ("script", "return {'z': self.linear(x)}", r"a dict of `z`; model\.yaml declares the outputs `y`\. Give both"),
     ],
 )
 def test_a_model_that_would_be_served_wrongly_is_refused(
     engine: DockerEngine,
     trainer: Image,
+    runtime: Image,
     tmp_path: Path,
     method: str,
     forward: str,
     message: str,
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export(_planted(forward, method, tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
+        export(
+            _planted(forward, method, tmp_path), trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out"
+        )
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_weights_that_are_not_finite_are_refused(engine: DockerEngine, trainer: Image, tmp_path: Path) -> None:
+def test_every_stage_is_held_against_eager_and_said_to_be_equal_where_it_is(tiny_archive: Archive) -> None:
+    assert list(tiny_archive.parity) == ["program", "frozen", "optimised", "runtime"]
+    for stage, outputs in tiny_archive.parity.items():
+        assert outputs["species"].equal, stage
+        assert outputs["species"].agreement is None
+        assert outputs["logits"].agreement == 1
+    assert tiny_archive.parity["program"]["logits"].equal
+    assert tiny_archive.metrics == pytest.approx(tiny_archive.trained.metrics)
+    assert [shape.shapes for shape in tiny_archive.profile] == [((1, 4),), ((2, 4),), ((3, 4),)]
+    assert all(shape.steady > 0 for shape in tiny_archive.profile)
+
+
+def test_a_stage_beyond_tolerance_is_refused_by_name(
+    engine: DockerEngine, trainer: Image, runtime: Image, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    """Optimising folds the batch norm into what follows, which the last bits show."""
+    assert not tiny_archive.parity["optimised"]["logits"].equal
+    exact = _declaring(tiny_archive, tolerance=Tolerance(absolute=0, relative=0))
+    with pytest.raises(ExportError, match=r"^tiny: optimised, sample \d: the output `logits` is .* and allowed is 0\."):
+        export(exact, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Bf16(DockerEngine):
+    """An engine whose runtime reports a CPU with or without bf16."""
+
+    def __init__(self, engine: DockerEngine, *, has_bf16: bool) -> None:
+        self.__dict__.update(engine.__dict__)
+        self._reports = ('"bf16": false', '"bf16": true') if has_bf16 else ('"bf16": true', '"bf16": false')
+
+    def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
+        super().run(job, on_line=lambda line: on_line(line.replace(*self._reports)))
+
+
+def test_bf16_casts_inside_and_is_measured_like_everything_else(
+    engine: DockerEngine, trainer: Image, runtime: Image, tiny_archive: Archive, tmp_path: Path
+) -> None:
+    asked = _declaring(tiny_archive, precision="bf16", budget={"accuracy": 0.2})
+    archive = export(asked, trainer=trainer, runtime=runtime, engine=_Bf16(engine, has_bf16=True), out=tmp_path)
+    assert archive.precision == "bf16"
+    assert [(each.precision, each.taken) for each in archive.candidates] == [("fp32", False), ("bf16", True)]
+    logits = archive.parity["runtime"]["logits"]
+    assert 1e-4 < logits.absolute < 1
+    contract = json.loads(archive.contract.path.read_bytes())
+    assert contract["tolerance"]["absolute"] > 1e-4
+    assert "twice the largest deviation on the samples" in contract["tolerance"]["because"]
+    assert contract["probes"]["judged"] is False
+    assert load_file(archive.samples.path).keys() == load_file(tiny_archive.samples.path).keys()
+    assert archive.samples.sha256 == tiny_archive.samples.sha256
+    assert [output["datatype"] for output in contract["outputs"]] == ["FP32", "INT64"]
+    verdict = check(archive.file.path, runtime=runtime.digest, engine=engine)
+    assert 1e-4 < verdict.measured["logits.max_abs"] < 1
+
+
+def test_bf16_on_a_cpu_without_it_stays_at_fp32_and_says_so(
+    engine: DockerEngine,
+    trainer: Image,
+    runtime: Image,
+    tiny_archive: Archive,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = _declaring(tiny_archive, precision="bf16")
+    archive = export(asked, trainer=trainer, runtime=runtime, engine=_Bf16(engine, has_bf16=False), out=tmp_path)
+    assert archive.precision == "fp32"
+    assert [finding.rule for finding in archive.evidence.findings if finding.level == "warning"] == ["no-bf16"]
+    assert "bf16 contiguous: not tried; not taken: this CPU has no instructions for bf16" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "more", "message"),
+    [
+        (
+            "return {'weight': model.linear.weight.sum()}",
+            "",
+            r"`evaluate` in model\.py works with the trained model and fails with the archive",
+        ),
+        (
+            "return {}",
+            "memory_format: channels_last",
+            r"(?s)nothing is left of .* `memory_format: channels_last`.*no input has four dimensions",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_or_had_is_refused(
+    engine: DockerEngine,
+    trainer: Image,
+    runtime: Image,
+    tmp_path: Path,
+    evaluate: str,
+    more: str,
+    message: str,
+) -> None:
+    planted = _planted("return self.linear(x)", "script", tmp_path, evaluate=evaluate, more=more)
+    with pytest.raises(ExportError, match=message):
+        export(planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_variants_and_deviations(engine: DockerEngine, trainer: Image) -> None:
+    """Casts of any number of inputs and outputs, and what counts as a deviation, in one container."""
+    _held("inside_variants.py", engine, trainer)
+
+
+def test_what_a_model_may_take_and_return(engine: DockerEngine, trainer: Image) -> None:
+    """Strings, lists and dicts, and every refusal of others, in one container."""
+    _held("inside_strings.py", engine, trainer)
+
+
+def _held(script: str, engine: DockerEngine, trainer: Image) -> None:
+    """Runs a script of assertions in the trainer."""
+    here = Path(__file__)
+    mounts = (
+        Mount(source=here.with_name(script), target=f"/{script}"),
+        Mount(source=here.parents[2] / "pipeline" / "inside", target="/torchyard/pipeline/inside"),
+    )
+    lines: list[str] = []
+    job = Job(
+        image=trainer.digest,
+        command=("/opt/venv/bin/python", f"/{script}"),
+        limits=Limits(memory=1024, cpus=1, pids=64),
+        mounts=mounts,
+        env={"PYTHONPATH": "/torchyard"},
+    )
+    engine.run(job, on_line=lines.append)
+    assert lines[-1] == "held"
+
+
+def test_weights_that_are_not_finite_are_refused(
+    engine: DockerEngine, trainer: Image, runtime: Image, tmp_path: Path
+) -> None:
     planted = _planted("return self.linear(x)", "script", tmp_path)
     save_file(
         {"linear.weight": np.array([[2, np.nan]], np.float32), "linear.bias": np.ones(1, np.float32)},
@@ -167,7 +310,7 @@ def test_weights_that_are_not_finite_are_refused(engine: DockerEngine, trainer: 
     )
     broken = dataclasses.replace(planted, weights=File.of(planted.weights.path))
     with pytest.raises(ExportError, match=r"The weight `linear\.weight` has 1 of 2 values that are not finite"):
-        export(broken, trainer=trainer, engine=engine, out=tmp_path / "out")
+        export(broken, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out")
 
 
 def _declaring(archive: Archive, **changes: object) -> TrainedModel:
@@ -187,17 +330,18 @@ def _declaring(archive: Archive, **changes: object) -> TrainedModel:
 def test_inputs_that_are_not_what_is_declared_are_refused(
     engine: DockerEngine,
     trainer: Image,
+    runtime: Image,
     tiny_archive: Archive,
     tmp_path: Path,
     inputs: tuple[Tensor, ...],
     message: str,
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export(_declaring(tiny_archive, inputs=inputs), trainer=trainer, engine=engine, out=tmp_path)
+        export(_declaring(tiny_archive, inputs=inputs), trainer=trainer, runtime=runtime, engine=engine, out=tmp_path)
 
 
 def test_a_fixed_batch_is_sampled_as_declared(
-    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+    engine: DockerEngine, trainer: Image, runtime: Image, tiny_archive: Archive, tmp_path: Path
 ) -> None:
     fixed = _declaring(
         tiny_archive,
@@ -207,13 +351,13 @@ def test_a_fixed_batch_is_sampled_as_declared(
             Tensor(name="species", datatype="INT64", shape=(2,)),
         ),
     )
-    archive = export(fixed, trainer=trainer, engine=engine, out=tmp_path)
+    archive = export(fixed, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path)
     samples = load_file(archive.samples.path)
     assert {value.shape for name, value in samples.items() if "lengths" in name} == {(2, 4)}
 
 
 def test_an_interrupted_export_leaves_the_last_one_whole(
-    engine: DockerEngine, trainer: Image, tiny_archive: Archive, tmp_path: Path
+    engine: DockerEngine, trainer: Image, runtime: Image, tiny_archive: Archive, tmp_path: Path
 ) -> None:
     class Stopped(DockerEngine):
         def __init__(self) -> None:
@@ -223,12 +367,13 @@ def test_an_interrupted_export_leaves_the_last_one_whole(
             super().run(job, on_line=on_line)
             raise KeyboardInterrupt
 
-    export(tiny_archive.trained, trainer=trainer, engine=engine, out=tmp_path)
+    export(tiny_archive.trained, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path)
     before = {path.name: File.of(path) for path in tmp_path.iterdir()}
     with pytest.raises(KeyboardInterrupt):
         export(
             _declaring(tiny_archive, tolerance=Tolerance(absolute=1, relative=1)),
             trainer=trainer,
+            runtime=runtime,
             engine=Stopped(),
             out=tmp_path,
         )

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,7 @@ class Serving:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--image", required=True, help="the serving image, by tag or id")
+    parser.addoption("--probes", default="", help="probes.safetensors of the export, which are not in the image")
     parser.addoption("--memory", type=int, default=1024, help="MiB")
     parser.addoption("--cpus", type=float, default=1.0, help="cores")
     parser.addoption("--pids", type=int, default=256, help="processes and threads")
@@ -89,6 +91,16 @@ def contract(engine: DockerEngine, image: str) -> dict[str, Any]:
 def samples(engine: DockerEngine, image: str) -> list[Sample]:
     content = engine.read_file(image, "/model/samples.safetensors")
     assert content, "the image has no samples"
+    return _gathered(content)
+
+
+@pytest.fixture(scope="session")
+def probes(request: pytest.FixtureRequest) -> list[Sample]:
+    path = str(request.config.getoption("probes"))
+    return _gathered(Path(path).read_bytes()) if path else []
+
+
+def _gathered(content: bytes) -> list[Sample]:
     gathered: dict[int, Sample] = {}
     for key, tensor in load(content).items():
         index, side, name = key.split("/", 2)
@@ -142,10 +154,34 @@ def short_lived(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Se
         yield server
 
 
-def difference(answer: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest absolute difference of two answers of the same shape."""
-    assert answer.shape == expected.shape
-    return float(np.max(np.abs(answer.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
+class Deviation:
+    """Gathers how far one output is from what is expected, at most, over many answers."""
+
+    def __init__(self) -> None:
+        self._absolute = self._relative = 0.0
+        self._equal = True
+        self._agreeing = self._rows = 0
+
+    def add(self, answer: NDArray[Any], expected: NDArray[Any]) -> None:
+        """Counts an answer in; it has the expected shape."""
+        assert answer.shape == expected.shape
+        self._equal &= answer.tobytes() == expected.tobytes()
+        if expected.dtype.kind in "fiub" and expected.size:
+            one, other = (each.astype(np.float64) for each in (answer, expected))
+            same = (one == other) | (np.isnan(one) & np.isnan(other))
+            apart = np.where(same, 0.0, np.abs(np.where(same, 0.0, one) - np.where(same, 0.0, other)))
+            self._absolute = max(self._absolute, float(apart.max()))
+            scale = np.abs(other)
+            self._relative = max(self._relative, float((apart[scale > 0] / scale[scale > 0]).max(initial=0.0)))
+        if expected.dtype.kind == "f" and expected.ndim >= 2 and expected.shape[-1] >= 2:
+            agrees = answer.argmax(axis=-1) == expected.argmax(axis=-1)
+            self._agreeing += int(agrees.sum())
+            self._rows += agrees.size
+
+    def found(self) -> dict[str, float]:
+        """The largest differences, whether all bits were equal, and the share of rows with the same largest place."""
+        found = {"max_abs": self._absolute, "max_rel": self._relative, "equal": float(self._equal)}
+        return found | ({"agreement": self._agreeing / self._rows} if self._rows else {})
 
 
 def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ HOME = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"errors", "artifacts", "progress"},
     {"records", "pins", "spec", "engine"},
-    {"bootstrap", "workbench"},
+    {"bootstrap", "parity", "workbench"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
     {"line", "bench"},
 )

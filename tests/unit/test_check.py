@@ -92,6 +92,20 @@ def test_an_export_is_replayed_and_measured(engine: FakeEngine, runtime: Image, 
     assert verdict.findings == ()
 
 
+def test_a_warm_up_beside_the_archive_is_no_other_contract(engine: FakeEngine, runtime: Image, tmp_path: Path) -> None:
+    engine.on_run = _answering(json.dumps(REPORT))
+    path = _exported(tmp_path, lambda contract: contract.update(warm_up=[{"sample": 0, "runs": 3}]))
+    assert check(path, runtime=runtime.digest, engine=engine).findings == ()
+
+
+def test_probes_beside_the_archive_are_replayed(engine: FakeEngine, runtime: Image, tmp_path: Path) -> None:
+    engine.on_run = _answering(json.dumps({**REPORT, "probes": 4}))
+    path = _exported(tmp_path)
+    path.with_name("probes.safetensors").write_bytes(b"")
+    assert check(path, runtime=runtime.digest, engine=engine).measured["probes"] == 4
+    assert "/model/probes.safetensors" in {mount.target for mount in engine.jobs[0].mounts}
+
+
 @pytest.mark.parametrize(
     ("code", "rule", "told"),
     [

@@ -83,6 +83,13 @@ def test_the_order_of_tensors_is_the_order_of_the_file(tmp_path: Path) -> None:
     assert [tensor.name for tensor in loaded.inputs] == ["z", "a", "x"]
 
 
+def test_strings_are_a_list(tmp_path: Path) -> None:
+    changed = SHORTEST.replace("FP32 [-1, 4]", "BYTES [-1]").replace("FP32 [-1, 2]", "BYTES [3]")
+    loaded = spec.load(_model(tmp_path, changed))
+    assert loaded.inputs == (Tensor(name="x", datatype="BYTES", shape=(-1,)),)
+    assert loaded.outputs == (Tensor(name="y", datatype="BYTES", shape=(3,)),)
+
+
 def test_sources_are_all_files_but_caches(tmp_path: Path) -> None:
     folder = _model(tmp_path, SHORTEST)
     for name in ("data/b.csv", "a.py", "__pycache__/a.pyc", ".cache/x", ".hidden"):
@@ -116,7 +123,10 @@ def test_sources_are_all_files_but_caches(tmp_path: Path) -> None:
         ("x: FP32 [-1, 4]", "x: [-1, 4]", "inputs.x: is [-1, 4], and has to be datatype and shape"),
         ("x: FP32", "x: FP31", "inputs.x: FP31 is not a datatype; perhaps you meant FP32"),
         ("x: FP32", "x: fp32", "inputs.x: fp32 is not a datatype; perhaps you meant FP32"),
-        ("x: FP32", "x: BYTES", "inputs.x: BYTES is not a datatype; known are BOOL, "),
+        ("x: FP32", "x: STRING", "inputs.x: STRING is not a datatype; known are BOOL, "),
+        ("x: FP32", "x: BYTE", "inputs.x: BYTE is not a datatype; perhaps you meant BYTES"),
+        ("x: FP32", "x: BYTES", "inputs.x: BYTES [-1, 4] has 2 dimensions; strings are a list: BYTES [-1]"),
+        ("y: FP32 [-1, 2]", "y: BYTES [-1, 1]", "outputs.y: BYTES [-1, 1] has 2 dimensions; strings are a list"),
         ("x: FP32 [-1, 4]", "x: FP32 [-1, 0]", "inputs.x: [-1, 0] is not a shape"),
         ("x: FP32 [-1, 4]", "x: FP32 [-2, 4]", "inputs.x: [-2, 4] is not a shape"),
         ("x: FP32 [-1, 4]", "x: FP32 []", "inputs.x: [] is not a shape"),

@@ -3,7 +3,20 @@
 import json
 from pathlib import Path
 
-from pipeline.artifacts import Archive, Evidence, File, Limits, ModelSpec, Tensor, Tolerance, TrainedModel, Training
+from pipeline.artifacts import (
+    Archive,
+    Candidate,
+    Deviation,
+    Evidence,
+    File,
+    Limits,
+    ModelSpec,
+    ShapeProfile,
+    Tensor,
+    Tolerance,
+    TrainedModel,
+    Training,
+)
 
 EVIDENCE = Evidence(
     requested="auto",
@@ -15,6 +28,9 @@ EVIDENCE = Evidence(
     probes=20,
     accepted="",
 )
+EQUAL = Deviation(absolute=0.0, relative=0.0, equal=True, agreement=1.0)
+CLOSE = Deviation(absolute=2.5e-7, relative=1e-6, equal=False, agreement=1.0)
+PROFILE = ShapeProfile(sample=0, shapes=((1, 4),), cold=9.0, second=5.0, steady=1.0, runs=3)
 LIMITS = Limits(memory=512, cpus=1.0, pids=64)
 
 
@@ -67,11 +83,26 @@ def archive(folder: Path, *, operators: bool = False) -> Archive:
     return Archive(
         file=model,
         samples=samples,
+        probes=file(folder / "export/probes.safetensors", "probes"),
         contract=file(folder / "export/contract.json", json.dumps(content)),
         evidence=EVIDENCE,
         operators=("aten::relu(Tensor self) -> Tensor",),
         producer={"torch": "2.8.0"},
-        parity={"y": 0.0},
+        precision="fp32",
+        memory_format="contiguous",
+        parity={"program": {"y": EQUAL}, "frozen": {"y": CLOSE}, "optimised": {"y": CLOSE}, "runtime": {"y": CLOSE}},
+        metrics={"accuracy": 0.9},
+        candidates=(
+            Candidate(
+                precision="fp32",
+                memory_format="contiguous",
+                p50=1.0,
+                metrics={"accuracy": 0.9},
+                taken=True,
+                because="the only one that fits model.yaml",
+            ),
+        ),
+        profile=(PROFILE,),
         trained=trained_model(folder),
         ops=ops,
     )

@@ -8,6 +8,9 @@ from typing import Any
 from server.datatypes import DATATYPES, Datatype
 from server.errors import ContractInvalid
 
+# A wrong plan must not keep a server from getting ready.
+MOST_RUNS = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tensor:
@@ -50,10 +53,19 @@ class Operators:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Warming:
+    """How often the shapes of a sample, by its number, are run before the model is ready."""
+
+    sample: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
 
-    `ops` is None for a model that needs no operators but torch's.
+    `ops` is None for a model that needs no operators but torch's. Without a `warm_up` each shape gets the same number
+    of runs. `judges_probes` says whether the tolerance is meant for probes too, which lie far from what is served.
     """
 
     name: str
@@ -64,6 +76,8 @@ class Contract:
     archive: File
     samples: File
     ops: Operators | None = None
+    warm_up: tuple[Warming, ...] = ()
+    judges_probes: bool = True
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -109,6 +123,8 @@ def parse(content: dict[str, Any]) -> Contract:
         archive=_file(content["archive"]),
         samples=_file(content["samples"]),
         ops=_operators(content["ops"]) if "ops" in content else None,
+        warm_up=tuple(map(_warming, content.get("warm_up", ()))),
+        judges_probes=bool(content.get("probes", {}).get("judged", True)),
     )
 
 
@@ -124,6 +140,15 @@ def _tensor(content: dict[str, Any]) -> Tensor:
 
 def _operators(content: dict[str, Any]) -> Operators:
     return Operators(file=_file(content), schemas=tuple(map(str, content["operators"])))
+
+
+def _warming(content: dict[str, Any]) -> Warming:
+    sample, runs = content["sample"], content["runs"]
+    if type(sample) is not int or type(runs) is not int or sample < 0 or not 1 <= runs <= MOST_RUNS:
+        raise ValueError(
+            f"its warm_up has {content}; `sample` is the number of one and `runs` is a number from 1 to {MOST_RUNS}"
+        )
+    return Warming(sample=sample, runs=runs)
 
 
 def _file(content: dict[str, Any]) -> File:

@@ -1,4 +1,4 @@
-"""`python3.13 -m server.replay`: loads an archive and replays its samples, for `inv check`.
+"""`python3.13 -m server.replay`: loads an archive and replays its samples, and probes if they lie there.
 
 Prints one JSON object on stdout. Exit codes are those of `server.errors`; the reason is on stderr.
 """
@@ -13,13 +13,15 @@ from server import contract as contracts
 from server import settings
 from server.errors import StartError
 from server.loading import load, prepare
+from server.replaying import replay
+from server.samples import probes
 
 
 def main() -> int:
     """Parses the command line and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3.13 -m server.replay", description=__doc__)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--model", type=Path, metavar="DIR", help="a folder with model.pt, contract.json and samples")
+    which.add_argument("--model", type=Path, metavar="DIR", help="a folder with model.pt, contract.json, samples")
     which.add_argument("--archive", type=Path, metavar="FILE", help="a bare archive, which is only loaded")
     arguments = parser.parse_args()
     try:
@@ -41,8 +43,15 @@ def _load(archive: Path) -> dict[str, object]:
 def _replay(folder: Path, threads: int) -> dict[str, object]:
     import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
 
-    ready = prepare(contracts.read(folder), folder, _engine, threads=threads)
-    return {"samples": len(ready.samples), "outputs": ready.differences}
+    contract = contracts.read(folder)
+    ready = prepare(contract, folder, _engine, threads=threads)
+    probed = probes(contract, folder)
+    more = replay(ready.served, probed, kind="probe", judged=contract.judges_probes)
+    outputs = {
+        name: {figure: max(value, more[name][figure]) for figure, value in figures.items()}
+        for name, figures in ready.differences.items()
+    }
+    return {"samples": len(ready.samples), "probes": len(probed), "outputs": outputs}
 
 
 if __name__ == "__main__":

@@ -1,18 +1,25 @@
 """Replays the samples: the model must give the answers that the trained model gave."""
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from server.answers import Answer, ModelFailed, compare
-from server.errors import SamplesDisagree
+from server.errors import ContractInvalid, SamplesDisagree
 from server.samples import Expected, Sample
 from server.served import ServedModel
 
 # The executor profiles the first run of a shape and specialises in the second; the third is what serving is like.
 WARM_UP_RUNS = 3
 
+Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
-def replay(served: ServedModel, samples: Sequence[Sample]) -> dict[str, dict[str, float]]:
+
+def replay(
+    served: ServedModel, samples: Sequence[Sample], *, kind: str = "sample", judged: bool = True
+) -> dict[str, dict[str, float]]:
     """Runs every sample once; `max_abs` and `max_rel` over all samples for each output.
+
+    `kind` is what they are called, sample or probe. Where they are not `judged`, differences are only measured.
 
     Raises:
         SamplesDisagree: an answer is beyond the contract's tolerance, or the model fails; all findings are named.
@@ -20,9 +27,9 @@ def replay(served: ServedModel, samples: Sequence[Sample]) -> dict[str, dict[str
     contract = served.contract
     largest = {tensor.name: {"max_abs": 0.0, "max_rel": 0.0} for tensor in contract.outputs}
     findings = [
-        f"sample {index}: {finding}"
+        f"{kind} {index}: {finding}"
         for index, sample in enumerate(samples)
-        for finding in _findings(served, sample, largest)
+        for finding in _findings(served, sample, largest, judged=judged)
     ]
     if findings:
         tolerance = contract.tolerance
@@ -37,17 +44,41 @@ def replay(served: ServedModel, samples: Sequence[Sample]) -> dict[str, dict[str
 def warm_up(served: ServedModel, samples: Sequence[Sample]) -> None:
     """Runs each shape of the samples, which were replayed once, until the executor has specialised for it.
 
-    To be called in the thread that will serve.
+    How many runs that takes is in the contract, where it was measured. To be called in the thread that will serve.
+
+    Raises:
+        ContractInvalid: the contract's plan names a sample that is not there.
     """
-    by_shape: dict[tuple[tuple[int, ...], ...], list[Sample]] = {}
-    for sample in samples:
-        by_shape.setdefault(tuple(tuple(shape) for _, shape, _ in sample.inputs), []).append(sample)
-    for replayed in by_shape.values():
-        for _ in range(WARM_UP_RUNS - len(replayed)):
-            served.answer(replayed[0].inputs)
+    shapes = by_shape(samples)
+    runs = dict.fromkeys(shapes, WARM_UP_RUNS)
+    for step in served.contract.warm_up:
+        if step.sample >= len(samples):
+            raise ContractInvalid(
+                f"warm_up in the contract names sample {step.sample}, and there are {len(samples)} from 0 on. "
+                "Export the model again."
+            )
+        runs[shapes_of(samples[step.sample])] = step.runs
+    for shape, numbers in shapes.items():
+        for _ in range(runs[shape] - len(numbers)):
+            served.answer(samples[numbers[0]].inputs)
 
 
-def _findings(served: ServedModel, sample: Sample, largest: dict[str, dict[str, float]]) -> Iterator[str]:
+def by_shape(samples: Sequence[Sample]) -> dict[Shapes, list[int]]:
+    """The numbers of the samples whose inputs have the same shapes, by these."""
+    found: dict[Shapes, list[int]] = {}
+    for number, sample in enumerate(samples):
+        found.setdefault(shapes_of(sample), []).append(number)
+    return found
+
+
+def shapes_of(sample: Sample) -> Shapes:
+    """The shape of each input."""
+    return tuple(tuple(shape) for _, shape, _ in sample.inputs)
+
+
+def _findings(
+    served: ServedModel, sample: Sample, largest: dict[str, dict[str, float]], *, judged: bool
+) -> Iterator[str]:
     try:
         answers = served.answer(sample.inputs)
     except ModelFailed as error:
@@ -56,7 +87,7 @@ def _findings(served: ServedModel, sample: Sample, largest: dict[str, dict[str, 
     for answer in answers:
         name = answer.tensor.name
         finding = _judged(served, answer, sample.outputs[name], largest[name])
-        if finding:
+        if finding and judged:
             yield f"output {name} {finding}"
 
 

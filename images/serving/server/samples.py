@@ -10,6 +10,8 @@ from server.contract import Contract, Tensor
 from server.engine import Bytes, Input
 from server.errors import ContractInvalid
 
+PROBES = "probes.safetensors"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
@@ -27,11 +29,21 @@ class Sample:
     outputs: dict[str, Expected]
 
 
-def read(contract: Contract, path: Path) -> tuple[Sample, ...]:
+def probes(contract: Contract, folder: Path) -> tuple[Sample, ...]:
+    """The probes that lie in a model's folder, if any do; an image has none.
+
+    Raises:
+        ContractInvalid: they are not safetensors, or do not fit the contract.
+    """
+    path = folder / PROBES
+    return read(contract, path, empty=True) if path.is_file() else ()
+
+
+def read(contract: Contract, path: Path, *, empty: bool = False) -> tuple[Sample, ...]:
     """Reads the samples: tensors named `{i}/input/{name}` and `{i}/output/{name}`, i = 0, 1, 2, …
 
     Raises:
-        ContractInvalid: they are not safetensors, there are none, or they do not fit the contract.
+        ContractInvalid: they are not safetensors, there are none (unless `empty`), or they do not fit the contract.
     """
     try:
         tensors = dict(safetensors.deserialize(path.read_bytes()))  # type: ignore[no-untyped-call]
@@ -39,7 +51,7 @@ def read(contract: Contract, path: Path) -> tuple[Sample, ...]:
         raise ContractInvalid(f"{path}: not readable as safetensors ({error}). Export the model again.") from error
     size = len(contract.inputs) + len(contract.outputs)
     count, rest = divmod(len(tensors), size)
-    if not count or rest:
+    if (not count and not empty) or rest:
         raise ContractInvalid(
             f"{path}: {len(tensors)} tensors do not make whole samples of {len(contract.inputs)} inputs and "
             f"{len(contract.outputs)} outputs. Export the model again."

@@ -33,6 +33,41 @@ def test_a_good_model_gets_ready(tmp_path: Path) -> None:
     assert ready.served.model.calls == 3 * 2
 
 
+def test_the_contract_says_how_much_warming_up_there_is(tmp_path: Path) -> None:
+    plan = [{"sample": 0, "runs": 6}, {"sample": 1, "runs": 4}]
+    ready = _prepare(models.write(tmp_path, warm_up=plan))
+    assert isinstance(ready.served.model, FakeModel)
+    assert ready.served.model.calls == 6 + 4
+
+
+def test_a_shape_that_the_plan_leaves_out_is_warmed_up_as_ever(tmp_path: Path) -> None:
+    ready = _prepare(models.write(tmp_path, warm_up=[{"sample": 1, "runs": 1}]))
+    assert isinstance(ready.served.model, FakeModel)
+    assert ready.served.model.calls == 3 + 1
+
+
+def test_a_plan_for_a_sample_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ContractInvalid, match=r"warm_up in the contract names sample 2, and there are 2 from 0 on"):
+        _prepare(models.write(tmp_path, warm_up=[{"sample": 2, "runs": 3}]))
+
+
+@pytest.mark.parametrize(
+    ("plan", "told"),
+    [
+        ([{"sample": 0, "runs": 0}], "its warm_up has .*a number from 1 to 100"),
+        ([{"sample": 0, "runs": 10**9}], "its warm_up has .*a number from 1 to 100"),
+        ([{"sample": -1, "runs": 3}], "its warm_up has"),
+        ([{"sample": 0.5, "runs": 3}], "its warm_up has"),
+        ([{"sample": 0}], "KeyError: 'runs'"),
+        ([3], "TypeError"),
+        (3, "TypeError"),
+    ],
+)
+def test_a_wrong_plan_is_refused(tmp_path: Path, plan: object, told: str) -> None:
+    with pytest.raises(ContractInvalid, match=told):
+        contract.read(models.write(tmp_path, warm_up=plan))
+
+
 @pytest.mark.parametrize("name", ["model.pt", "samples.safetensors"])
 def test_a_flipped_byte_is_refused(tmp_path: Path, name: str) -> None:
     models.write(tmp_path)

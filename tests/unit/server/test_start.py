@@ -68,8 +68,28 @@ def test_replay_prints_the_differences(
     assert _replay(monkeypatch, "--model", str(folder)) == 0
     assert json.loads(capsys.readouterr().out) == {
         "samples": 2,
+        "probes": 0,
         "outputs": {"y": {"max_abs": 0.25, "max_rel": pytest.approx(0.25 / 4.75)}},
     }
+
+
+def test_replay_replays_probes_that_lie_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = models.write(tmp_path)
+    (folder / "probes.safetensors").write_bytes(models.samples(2 * models.X + np.float32(0.5)))
+    assert _replay(monkeypatch, "--model", str(folder)) == 3
+    assert "probe 0: output y differs by up to 0.5" in capsys.readouterr().err
+
+
+def test_replay_only_measures_probes_that_no_tolerance_is_meant_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = models.write(tmp_path, probes={"count": 2, "judged": False})
+    (folder / "probes.safetensors").write_bytes(models.samples(2 * models.X + np.float32(0.5)))
+    assert _replay(monkeypatch, "--model", str(folder)) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["probes"], printed["outputs"]["y"]["max_abs"]) == (2, 0.5)
 
 
 @pytest.mark.parametrize(

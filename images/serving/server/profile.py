@@ -1,0 +1,102 @@
+"""`python3.13 -m server.profile DIR`: how long the first runs of each input shape take, and so how many to run early.
+
+Prints one JSON object. The executor profiles the first run of a shape and compiles in the next; what it does depends on
+the shapes that came before, so these are run in the order of the samples, in a freshly loaded archive, several times.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from server import contract as contracts
+from server import digests, samples, settings
+from server.engine import Engine
+from server.errors import StartError
+from server.loading import load, load_operators
+from server.replaying import WARM_UP_RUNS, by_shape, shapes_of
+from server.samples import Sample
+
+# Of the same run in several loads the fastest counts: what is slow by chance is slow once.
+LOADS = 3
+# Within this of the steady time, runs no longer get faster; of runs of microseconds the clock's own share is left out.
+_STEADY = 1.3
+_CLOCK = 1e-4
+_RUNS = 12
+_FEWEST_RUNS = 6
+# The runs of one load take about so long; a slow model gets fewer of them.
+_SECONDS = 2.0
+
+
+def main() -> int:
+    """Parses the command line and returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python3.13 -m server.profile", description=__doc__)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="a model's folder")
+    arguments = parser.parse_args()
+    try:
+        threads = settings.read(os.environ).threads
+        settings.prepare_openmp(threads)
+        # In one thread of its own, as in the server.
+        with ThreadPoolExecutor(max_workers=1) as inference:
+            shapes = inference.submit(_profiled, arguments.folder, threads).result()
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(json.dumps({"threads": threads, "shapes": shapes}))
+    return 0
+
+
+def _profiled(folder: Path, threads: int) -> list[dict[str, Any]]:
+    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
+
+    contract = contracts.read(folder)
+    digests.verify(contract, folder)
+    taken = samples.read(contract, folder / contract.samples.name)
+    _engine.set_threads(threads)
+    if contract.ops:
+        load_operators(contract.ops, folder, _engine)
+    firsts = {numbers[0]: taken[numbers[0]] for numbers in by_shape(taken).values()}
+    loads = [_timed(folder / contract.archive.name, list(firsts.values()), _engine) for _ in range(LOADS)]
+    return [
+        {"sample": number, "shapes": shapes_of(sample)} | summary([load[at] for load in loads])
+        for at, (number, sample) in enumerate(firsts.items())
+    ]
+
+
+def _timed(path: Path, firsts: Sequence[Sample], engine: Engine) -> list[list[float]]:
+    """Seconds of run after run of each sample by a model that ran nothing before."""
+    model = load(path, engine, optimize=True)
+    measured: list[list[float]] = []
+    for sample in firsts:
+        seconds: list[float] = []
+        while len(seconds) < _RUNS and (len(seconds) < _FEWEST_RUNS or sum(seconds) < _SECONDS / len(firsts)):
+            started = time.perf_counter()
+            model.forward(sample.inputs)
+            seconds.append(time.perf_counter() - started)
+        measured.append(seconds)
+    return measured
+
+
+def summary(loads: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady."""
+    fastest = [min(run) for run in zip(*loads, strict=False)]
+    steady = statistics.median(fastest[len(fastest) // 2 :])
+    slow = [seconds > _STEADY * steady + _CLOCK for seconds in fastest]
+    # Two in a row, so that one that is fast by chance is not taken for the beginning.
+    first = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
+    return {
+        "cold": fastest[0] * 1e3,
+        "second": fastest[1] * 1e3,
+        "steady": steady * 1e3,
+        "runs": max(WARM_UP_RUNS, first + 1),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""Candidates in the runtime image: whether they answer as the trained model did, and how long they take."""
+
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cattrs.errors import BaseValidationError
+
+from pipeline import records
+from pipeline.artifacts import Limits, ModelSpec, ShapeProfile
+from pipeline.engine import Engine, Image, Job, Mount
+from pipeline.errors import ContainerFailed, ExportError
+
+_PYTHON = "/usr/bin/python3.13"
+# Memory for the runtime itself in MiB; beside it, four times each archive: as read, loaded, optimised, and its values.
+_SPARE = 1024
+_REBUILD = "Build the runtime again with `inv images`; if that does not help, this is a fault in Torchyard."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Jobs in a runtime image over the candidates in `folder`, with the cores and threads of serving."""
+
+    spec: ModelSpec
+    runtime: Image
+    engine: Engine
+    folder: Path
+
+    def has_bf16(self) -> bool:
+        """Whether the CPU that the runtime sees has instructions for bf16."""
+        return bool(self._report("server.trial", ())["bf16"])
+
+    def run(self, names: Sequence[str]) -> dict[str, Any]:
+        """For each candidate its deviations in the runtime and its p50, all measured in turns, or why it is refused.
+
+        Raises:
+            ExportError: the job failed.
+        """
+        return dict(self._report("server.trial", [self.folder / name for name in names])["candidates"])
+
+    def profile(self, candidate: Path) -> tuple[ShapeProfile, ...]:
+        """How the first runs of each input shape of a candidate go.
+
+        Raises:
+            ExportError: the job failed.
+        """
+        report = self._report("server.profile", [candidate])
+        try:
+            return records.structured(report["shapes"], tuple[ShapeProfile, ...])
+        except BaseValidationError as error:
+            raise ExportError(f"{self.spec.name}: the profile cannot be read ({error!r:.200}). {_REBUILD}") from error
+
+    def _report(self, module: str, folders: Sequence[Path]) -> dict[str, Any]:
+        """Runs a module of the server over candidates; the JSON object that it prints last."""
+        lines: list[str] = []
+        targets = [f"/candidates/{folder.name}" for folder in folders]
+        job = Job(
+            image=self.runtime.digest,
+            command=(_PYTHON, "-m", module, *targets),
+            limits=self._limits(folders),
+            mounts=tuple(
+                Mount(source=folder.absolute(), target=target) for folder, target in zip(folders, targets, strict=True)
+            ),
+        )
+        try:
+            self.engine.run(job, on_line=lines.append)
+        except ContainerFailed as error:
+            raise ExportError(f"{self.spec.name}: in the runtime image, {error}") from error
+        for line in reversed(lines):
+            with suppress(ValueError):
+                report = json.loads(line)
+                if isinstance(report, dict):
+                    return report
+        quoted = "".join(f"\n  {line[:300]}" for line in lines[-20:])
+        raise ExportError(f"{self.spec.name}: {module} in the runtime image reported nothing. {_REBUILD}{quoted}")
+
+    def _limits(self, folders: Sequence[Path]) -> Limits:
+        size = sum((folder / "model.pt").stat().st_size for folder in folders)
+        cpus = min(self.spec.serving.cpus, self.engine.info().cpus)
+        return replace(self.spec.serving, memory=_SPARE + 4 * size // 2**20, cpus=cpus)
