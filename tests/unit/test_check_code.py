@@ -47,7 +47,6 @@ def test_calls_are_found(text: str, operators: set[str]) -> None:
         '    lambda0 = self.lambda; s = \'torch.nothing(1)\'; t = "a\\" ops.none.such(2)"',
         "  def forward(self: __torch__.torch.nn.modules.linear.Linear,",
         "    _0 = __torch__.torch.nn.functional.dropout",
-        "    _1 = __torch__.torch.nn.functional.relu(x, )",
     ],
 )
 def test_what_is_no_operator_is_not_taken_for_one(text: str) -> None:
