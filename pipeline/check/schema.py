@@ -189,6 +189,8 @@ def _parts(text: str) -> Iterator[str]:
         if character == "," and depth == 0:
             yield text[start:place].strip()
             start = place + 1
+    if depth:
+        raise ValueError("its brackets do not match")
     if text[start:].strip():
         yield text[start:].strip()
 

@@ -18,6 +18,9 @@ K = TypeVar("K")
 MOST = 200
 
 
+_UNSAVED = "prim::ConstantMKLDNNTensor"
+
+
 @dataclass(slots=True)
 class _Places:
     """The places of one fault: the first one, and how many there are."""
@@ -46,6 +49,7 @@ class Survey:
     classes: dict[str, _Places] = field(default_factory=dict)
     baked_in: dict[tuple[str, str], _Places] = field(default_factory=dict)
     devices: dict[str, _Places] = field(default_factory=dict)
+    optimized: dict[str, _Places] = field(default_factory=dict)
 
     def read(self, path: str, source: bytes) -> None:
         """Takes in one code file."""
@@ -76,6 +80,7 @@ class Survey:
             yield from (old,) if old else ()
         yield from (_missing_class(name, str(places)) for name, places in self.classes.items())
         yield from (_baked_in(name, told, str(places)) for (name, told), places in self.baked_in.items())
+        yield from (_optimized(name, str(places)) for name, places in self.optimized.items())
         yield from (_device(name, str(places), facts.device) for name, places in self.devices.items())
 
     def _take(self, use: Use) -> None:
@@ -91,6 +96,8 @@ class Survey:
             _note(self.ageing, use.operator, use.line, most=len(self.facts.operators))
         if not fits(use, self.facts, self.archived):
             _note(self.misfits, use.operator, use.line)
+        if use.operator == _UNSAVED:
+            _note(self.optimized, use.operator, use.line)
         if device := _device_of(use):
             _note(self.devices, device, use.line)
 
@@ -112,6 +119,18 @@ def _device_of(use: Use) -> str | None:
     return None
 
 
+def _optimized(name: str, where: str) -> Finding:
+    return Finding(
+        rule="optimized-archive",
+        level="error",
+        where=where,
+        message=f"the weights are {name}, which torch.jit.optimize_for_inference makes and torch.jit.save leaves out: "
+        "loading would fail",
+        fix="Save the frozen module, torch.jit.freeze(…), without optimize_for_inference; "
+        "the runtime optimises after loading.",
+    )
+
+
 def _missing_class(name: str, where: str) -> Finding:
     return Finding(
         rule="missing-class",
@@ -128,7 +147,7 @@ def _baked_in(name: str, told: str, where: str) -> Finding:
         rule="train-mode",
         level="error",
         where=where,
-        message=f"{name} was saved in training mode, its flag written into the code as True: {told}",
+        message=f"{name} was saved in training mode, which is written into the code: {told}",
         fix="Call model.eval() before scripting or tracing, pass training=self.training to functions such as "
         "F.dropout, and export again.",
     )

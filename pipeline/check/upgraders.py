@@ -95,6 +95,6 @@ def aged(
         rule="upgraded-operator",
         level="info",
         where=where,
-        message=f"{told}; the runtime has the upgrader, and reads the call as `{read.schema}`",
+        message=f"{told}; the runtime has the upgrader, and computes what format {archive} meant",
         fix="Nothing; an export with a current torch needs no upgrader.",
     )
