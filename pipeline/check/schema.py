@@ -186,6 +186,8 @@ def _parts(text: str) -> Iterator[str]:
     depth = start = 0
     for place, character in _outside_strings(text):
         depth += {"(": 1, "[": 1, ")": -1, "]": -1}.get(character, 0)
+        if depth < 0:
+            break
         if character == "," and depth == 0:
             yield text[start:place].strip()
             start = place + 1

@@ -13,7 +13,7 @@ LAYERS = (
     {"records", "pins", "spec", "engine"},
     {"bootstrap", "workbench"},
     {"images", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor"},
-    {"line", "bench"},
+    {"line", "bench", "matrix"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),
