@@ -28,6 +28,7 @@ from pipeline.engine.docker import connect
 from pipeline.errors import EngineError, PipelineError, SpaceError, SpecError, TestsFailed
 from pipeline.explain import explain as tell
 from pipeline.line import STEPS, Line
+from pipeline.matrix import matrix as compare_all
 from pipeline.progress import say
 from pipeline.smoke import smoke as judge_container
 
@@ -158,6 +159,13 @@ def check(_: Context, model: str = "", archive: str = "", image: str = "", force
     else:
         verdict = _line(_required(model), force=("check",) if force else ()).check
     _tell(verdict)
+
+
+@command(load="also load each archive in each runtime and replay its samples")
+def matrix(_: Context, load: bool = False) -> None:
+    """Show which archive in build/ fits which runtime image that is present."""
+    for line in compare_all(BUILD, engine=connect(), load=load).lines():
+        say(line)
 
 
 @command(model=_MODEL, force=_FORCE)

@@ -8,10 +8,10 @@ from pipeline.check import evidence
 from pipeline.check.replay import replay
 from pipeline.check.runtime import RuntimeFacts, facts_of
 from pipeline.check.static import inspect
-from pipeline.engine import Engine
+from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 
-__all__ = ["check", "inspect"]
+__all__ = ["check", "examine", "facts_of", "inspect"]
 
 _SHOWN = 50
 
@@ -30,11 +30,7 @@ def check(archive: Path, *, runtime: str, engine: Engine) -> Verdict:
         raise CheckError(f"{archive}: there is no such file. Run `inv export` first, or name another archive.")
     image, facts = facts_of(runtime, engine=engine)
     subject = File.of(archive)
-    findings = tuple(_static(subject, facts))
-    measured: dict[str, float] = {}
-    if not any(_is_error(finding) for finding in findings):
-        replayed, measured = replay(subject, image.digest, engine=engine)
-        findings = (*findings, *replayed)
+    findings, measured = examine(subject, image, facts, engine=engine)
     if any(_is_error(finding) for finding in findings):
         raise CheckError(_told(archive, runtime, findings))
     return Verdict(
@@ -44,6 +40,20 @@ def check(archive: Path, *, runtime: str, engine: Engine) -> Verdict:
         findings=findings,
         measured=measured,
     )
+
+
+def examine(
+    archive: File, image: Image, facts: RuntimeFacts, *, engine: Engine, load: bool = True
+) -> tuple[tuple[Finding, ...], dict[str, float]]:
+    """All findings about an archive and a runtime image, and what was measured.
+
+    It is loaded in the image only if nothing speaks against that, and not at all without `load`.
+    """
+    findings = tuple(_static(archive, facts))
+    if not load or any(_is_error(finding) for finding in findings):
+        return findings, {}
+    replayed, measured = replay(archive, image.digest, engine=engine)
+    return (*findings, *replayed), measured
 
 
 def _static(archive: File, facts: RuntimeFacts) -> Iterator[Finding]:

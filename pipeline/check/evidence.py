@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import File, Finding
+from pipeline.check import schema
 from pipeline.check.zipped import Zipped, open_archive
 
 CONTRACT = "contract.json"
@@ -32,6 +33,21 @@ def parse(content: bytes) -> dict[str, Any]:
     if not isinstance(contract, dict):
         raise ValueError(f"it is a {type(contract).__name__}, not an object")
     return contract
+
+
+def operators_of(contract: dict[str, Any]) -> tuple[list[str], str]:
+    """The operator schemas that a contract names, and the torch that exported the archive, or "".
+
+    Raises:
+        ValueError: it names none, or what it names are no schemas.
+    """
+    operators, producer = contract.get("operators"), contract.get("producer")
+    if not isinstance(operators, list) or not all(isinstance(text, str) for text in operators):
+        raise ValueError("`operators` is no list of schemas")
+    for text in operators:
+        schema.parse(text)
+    torch = producer.get("torch") if isinstance(producer, dict) else None
+    return operators, torch[:50] if isinstance(torch, str) else ""
 
 
 def contract_in(zipped: Zipped) -> bytes | None:

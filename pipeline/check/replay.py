@@ -13,6 +13,8 @@ from pipeline.errors import ContainerFailed
 _REPLAY = ("/usr/bin/python3.13", "-m", "server.replay")
 # Memory for the runtime itself in MiB; beside it, four times the archive: as read, loaded, optimised, and its values.
 _SPARE = 1024
+# Loading and replaying take seconds, on a busy machine minutes; what takes longer hangs.
+_SECONDS = 600
 
 # What the exit codes of server.replay mean, and what to do.
 _MEANINGS: Mapping[int, tuple[str, str, str]] = {
@@ -79,7 +81,13 @@ def _job(archive: File, image: str, *, proven: bool) -> Job:
         mounts += [Mount(source=home / name, target=f"/model/{name}") for name in files]
         command = (*_REPLAY, "--model", "/model")
     memory = _SPARE + 4 * archive.size // 2**20
-    return Job(image=image, command=command, limits=Limits(memory=memory, cpus=2, pids=256), mounts=tuple(mounts))
+    return Job(
+        image=image,
+        command=command,
+        limits=Limits(memory=memory, cpus=2, pids=256),
+        mounts=tuple(mounts),
+        seconds=_SECONDS,
+    )
 
 
 def _failure(error: ContainerFailed, lines: list[str]) -> Finding:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.engine import Engine, Image
@@ -15,13 +15,16 @@ _CLASSES = "__torch__.torch.classes."
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeFacts:
     """The facts of a runtime. `operators` maps `namespace::name` to its overloads ("" is the unnamed one) and
-    those to their schemas; `classes` are `namespace.Name`; `archive_versions` the first and last readable one."""
+    those to their schemas; `classes` are `namespace.Name`; `archive_versions` the first and last readable one.
+    `upgraders` maps an overload's full name to what it was before: each format number from which on it is as it is
+    now, with its schema until then, in order."""
 
     torch: str
     device: str
     archive_versions: tuple[int, int]
     operators: Mapping[str, Mapping[str, str]]
     classes: frozenset[str]
+    upgraders: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
 
     def plus(self, schemas: Iterable[str]) -> "RuntimeFacts":
         """The facts once a library with these operators is loaded; it cannot replace one that the runtime has."""
@@ -41,17 +44,19 @@ def parse(content: bytes) -> RuntimeFacts:
     try:
         facts: dict[str, Any] = json.loads(content)
         first, last = facts["archive_versions"]
-        operators: dict[str, dict[str, str]] = {}
-        for schema in facts["operators"]:
-            name, overload = name_of(schema)
-            operators.setdefault(name, {})[overload] = schema
-        return RuntimeFacts(
+        upgraders: dict[str, tuple[tuple[int, str], ...]] = {}
+        for until, schema in sorted(facts.get("upgraders", ())):
+            full = str(schema).partition("(")[0]
+            upgraders[full] = (*upgraders.get(full, ()), (int(until), str(schema)))
+        bare = RuntimeFacts(
             torch=str(facts["torch"]),
             device=str(facts["device"]),
             archive_versions=(int(first), int(last)),
-            operators=operators,
+            operators={},
             classes=frozenset(str(name).removeprefix(_CLASSES) for name in facts["classes"]),
+            upgraders=upgraders,
         )
+        return bare.plus(facts["operators"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 

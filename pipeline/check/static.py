@@ -7,7 +7,8 @@ from typing import BinaryIO
 from pipeline.artifacts import Finding
 from pipeline.check import evidence, schemas
 from pipeline.check.pickled import attributes_in
-from pipeline.check.runtime import RuntimeFacts
+from pipeline.check.runtime import RuntimeFacts, name_of
+from pipeline.check.schemas import Archived
 from pipeline.check.survey import MOST, Survey
 from pipeline.check.zipped import NotAnArchive, Zipped, damaged, open_archive
 
@@ -15,7 +16,18 @@ MAX_CODE = 8 * 2**20
 MAX_PICKLE = 8 * 2**20
 # What torch wraps a saved function in: it has no mode, and `training` is always True.
 _FUNCTION = "__torch__.PlaceholderModule"
+_OPERATORS = f"{evidence.INSIDE}, operators"
+_BY_SCHEMA = frozenset({"missing-operator", "changed-schema"})
 _SAVE = 'Save it with torch.jit.save(torch.jit.script(model.eval()), "model.pt").'
+# Its modules are listed in JSON and its code is in one file; torch reads it by a path of its own.
+_LEGACY = Finding(
+    rule="legacy-archive",
+    level="error",
+    where="model.json",
+    message="the archive is in the format of torch 1.0 to 1.3, whose modules and weights are described in model.json; "
+    "what such an archive needs cannot be told without loading it",
+    fix="Load it with torch.jit.load in a place where it can do no harm, and save it again with torch.jit.save.",
+)
 
 
 def inspect(archive: BinaryIO, facts: RuntimeFacts) -> tuple[Finding, ...]:
@@ -30,14 +42,29 @@ def inspect(archive: BinaryIO, facts: RuntimeFacts) -> tuple[Finding, ...]:
         _require_torchscript(zipped)
     except NotAnArchive as reason:
         return reason.findings
-    code = tuple(_code(zipped, facts))
-    told = {finding.message for finding in code}
-    contract = (finding for finding in _contract(zipped, facts) if finding.message not in told)
-    return (*_version(zipped, facts), *code, *contract)
+    needed, torch, bad = _contract(zipped)
+    archived = Archived(version=_version(zipped) or facts.archive_versions[1], torch=torch)
+    exact: dict[str, set[str]] = {}
+    for name, overload in map(name_of, needed):
+        exact.setdefault(name, set()).add(overload)
+    survey = Survey(facts=facts, archived=archived, exact=exact)
+    unseen = tuple(_code(zipped, survey))
+    compared = tuple(
+        islice(
+            schemas.compare(needed, facts, archived, where=lambda name: survey.where(name, _OPERATORS)),
+            MOST,
+        )
+    )
+    # Of one operator the contract says more than a call does.
+    exactly = {finding.where for finding in compared}
+    code = (found for found in survey.findings() if found.rule not in _BY_SCHEMA or found.where not in exactly)
+    return (*_age(zipped, facts), *unseen, *code, *compared, *bad)
 
 
 def _require_torchscript(zipped: Zipped) -> None:
     """Tells other zip files that PyTorch writes from TorchScript."""
+    if "model.json" in zipped.entries:
+        raise NotAnArchive(_LEGACY)
     if any(name.startswith("code/") and name.endswith(".py") for name in zipped.entries):
         return
     if "data.pkl" in zipped.entries:
@@ -51,42 +78,55 @@ def _require_torchscript(zipped: Zipped) -> None:
     raise NotAnArchive(Finding(rule="not-torchscript", level="error", where="the whole file", message=told, fix=_SAVE))
 
 
-def _version(zipped: Zipped, facts: RuntimeFacts) -> Iterator[Finding]:
-    """The archive's format number; where there are two places, PyTorch's reader takes `.data/version`."""
-    name = ".data/version" if ".data/version" in zipped.entries else "version"
-    text = zipped.read(name, limit=32).strip() if name in zipped.entries else b""
+def _version(zipped: Zipped) -> int | None:
+    """The archive's format number, None if it has none that can be read."""
+    text = _version_text(zipped)
+    return int(text) if text.isdigit() and len(text) < 10 else None
+
+
+def _version_text(zipped: Zipped) -> bytes:
+    return zipped.read(_version_place(zipped), limit=32).strip() if _version_place(zipped) in zipped.entries else b""
+
+
+def _version_place(zipped: Zipped) -> str:
+    """Where there are two places, PyTorch's reader takes `.data/version`."""
+    return ".data/version" if ".data/version" in zipped.entries else "version"
+
+
+def _age(zipped: Zipped, facts: RuntimeFacts) -> Iterator[Finding]:
+    """Whether the runtime reads archives of this format."""
+    text, number = _version_text(zipped), _version(zipped)
     first, last = facts.archive_versions
-    if not (text.isdigit() and len(text) < 10):
+    if number is None:
         told = f"the archive's format number is {text!r}" if text else "the archive has no format number"
         fix = "Save it again with torch.jit.save."
-    elif int(text) > last:
-        told = f"the archive has format {int(text)}; the runtime (torch {facts.torch}) is older and reads up to {last}"
+    elif number > last:
+        told = f"the archive has format {number}; the runtime (torch {facts.torch}) is older and reads up to {last}"
         fix = f"Export with torch {facts.torch}, or serve with a runtime of the torch that exported it."
-    elif int(text) < first:
-        told = f"the archive has format {int(text)}; the runtime (torch {facts.torch}) reads no older one than {first}"
+    elif number < first:
+        told = f"the archive has format {number}; the runtime (torch {facts.torch}) reads no older one than {first}"
         fix = "Load it with the torch that wrote it, and export the model again with a current one."
     else:
         return
-    yield Finding(rule="archive-version", level="error", where=name, message=told, fix=fix)
+    yield Finding(rule="archive-version", level="error", where=_version_place(zipped), message=told, fix=fix)
 
 
-def _contract(zipped: Zipped, facts: RuntimeFacts) -> Iterator[Finding]:
-    """The schemas that the archive was exported with; archives from elsewhere have no contract."""
+def _contract(zipped: Zipped) -> tuple[list[str], str, tuple[Finding, ...]]:
+    """The schemas and the torch that the archive was exported with, and what is wrong with the contract inside it.
+
+    Archives from elsewhere have no contract, and nothing is wrong with that.
+    """
     try:
         content = evidence.contract_in(zipped)
-        if content is None:
-            return
-        needed = [str(schema) for schema in evidence.parse(content)["operators"]]
-    except (ValueError, KeyError, TypeError) as error:
-        told, fix = f"it is not a contract that export writes ({error!r:.200})", "Export the model with `inv export`."
-        yield Finding(rule="bad-contract", level="error", where=evidence.INSIDE, message=told, fix=fix)
-        return
-    yield from islice(schemas.compare(needed, facts, where=f"{evidence.INSIDE}, operators"), MOST)
+        return (*evidence.operators_of(evidence.parse(content)), ()) if content is not None else ([], "", ())
+    except ValueError as error:
+        told, fix = f"it is not a contract that export writes ({error!s:.200})", "Export the model with `inv export`."
+        bad = Finding(rule="bad-contract", level="error", where=evidence.INSIDE, message=told, fix=fix)
+        return [], "", (bad,)
 
 
-def _code(zipped: Zipped, facts: RuntimeFacts) -> Iterator[Finding]:
-    """Operators, custom classes, device literals and training mode, over all code files and pickles."""
-    survey = Survey(facts)
+def _code(zipped: Zipped, survey: Survey) -> Iterator[Finding]:
+    """Shows the survey all code files and pickles; yields what keeps it from seeing them."""
     names = sorted(name for name in zipped.entries if name.startswith("code/") and name.endswith(".py"))
     size = sum(zipped.entries[name].file_size for name in names)
     if size > MAX_CODE:
@@ -97,7 +137,6 @@ def _code(zipped: Zipped, facts: RuntimeFacts) -> Iterator[Finding]:
     for name in ("constants.pkl", "data.pkl"):
         if name in zipped.entries:
             yield from _attributes(zipped, name, survey)
-    yield from survey.findings()
 
 
 def _attributes(zipped: Zipped, name: str, survey: Survey) -> Iterator[Finding]:

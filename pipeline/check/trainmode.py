@@ -24,6 +24,10 @@ class _Flag:
     told: str
 
 
+# Functions of torch's own Python code, which a scripted model calls by name. When torch's own modules do so, their
+# attribute `training` says more: the attention's dropout is behind an `if`, a norm without statistics gets None.
+_FUNCTIONS = "torch.nn.functional."
+_TORCHS = "code/__torch__/torch/nn/"
 _FLAGS: Mapping[str, _Flag] = {
     **{
         f"aten::{name}{suffix}": _Flag(name="train", position=2, harmless=1, told=_RANDOM)
@@ -38,16 +42,29 @@ _FLAGS: Mapping[str, _Flag] = {
         for name in ("batch_norm", "native_batch_norm", "cudnn_batch_norm", "miopen_batch_norm")
     },
     "aten::instance_norm": _Flag(name="use_input_stats", position=5, harmless=3, told=_BATCH),
+    **{
+        f"{_FUNCTIONS}{name}": _Flag(name="training", position=2, harmless=1, told=_RANDOM)
+        for name in ("dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "feature_alpha_dropout")
+    },
+    f"{_FUNCTIONS}rrelu": _Flag(name="training", position=3, harmless=2, told=_RANDOM),
+    f"{_FUNCTIONS}batch_norm": _Flag(name="training", position=5, harmless=1, told=_BATCH),
+    f"{_FUNCTIONS}instance_norm": _Flag(name="use_input_stats", position=5, harmless=1, told=_BATCH),
+    f"{_FUNCTIONS}multi_head_attention_forward": _Flag(name="training", position=13, harmless=10, told=_RANDOM),
 }
+# Where an operator without a flag has the probability itself.
+_PROBABILITIES = {"aten::scaled_dot_product_attention": 4, f"{_FUNCTIONS}scaled_dot_product_attention": 4}
 _RECURRENT = {"aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu"}
 
 
 def baked_in(use: Use) -> str | None:
     """What a call does at every request because it was saved in training mode; None if it was not."""
-    if use.call is None:
+    if use.call is None or (use.operator.startswith(_FUNCTIONS) and use.line.path.startswith(_TORCHS)):
         return None
     if use.operator in _RECURRENT:
         return _RANDOM if _drops_between_layers(use.call) else None
+    if use.operator in _PROBABILITIES:
+        probability = _literal(use.call, _PROBABILITIES[use.operator], "dropout_p")
+        return _RANDOM if isinstance(probability, float) and probability > 0 else None
     flag = _FLAGS.get(use.operator)
     if flag is None or _literal(use.call, flag.position, flag.name) is not True:
         return None

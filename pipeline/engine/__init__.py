@@ -50,7 +50,8 @@ class Mount:
 class Job:
     """A container that runs to its end: no network, read-only root, no capabilities, the caller's uid.
 
-    `beside` is the id of a serving container whose loopback the job shares, where it has to talk to it.
+    `beside` is the id of a serving container whose loopback the job shares, where it has to talk to it. A job that
+    runs for longer than `seconds` is ended; None lets it take its time.
     """
 
     image: str
@@ -60,6 +61,7 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = False
     beside: str = ""
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +106,10 @@ class Engine(Protocol):
         """The image that a tag or id names, or None."""
         ...
 
+    def tags(self, label: str) -> tuple[str, ...]:
+        """The tags of the images that have a label of this name, sorted."""
+        ...
+
     def build(self, build: Build) -> Image:
         """Builds and tags an image and shows its log; BuildError ends with the failing step's last lines."""
         ...
@@ -132,7 +138,8 @@ class Engine(Protocol):
         """Runs a job to its end and removes its container, also when interrupted.
 
         Raises:
-            ContainerFailed: it ended with a non-zero code or ran out of memory; the message ends with its last lines.
+            ContainerFailed: it ended with a non-zero code, ran out of memory or took longer than it may; the message
+                ends with its last lines.
         """
         ...
 

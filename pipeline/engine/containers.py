@@ -1,12 +1,14 @@
 """Docker's containers: run to their end, or serving until they are no longer needed."""
 
 import io
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
-from docker.errors import NotFound
+import requests
+from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
 from pipeline.engine import Job
@@ -74,20 +76,51 @@ def remove(container: Container) -> None:
         container.remove(force=True)
 
 
+class _Patience:
+    """Kills a container that is still running after so many seconds; None waits for ever."""
+
+    def __init__(self, container: Container, seconds: float | None) -> None:
+        self._container = container
+        self._timer = threading.Timer(seconds, self._end) if seconds else None
+        self.ran_out = False
+
+    def __enter__(self) -> None:
+        if self._timer:
+            self._timer.daemon = True
+            self._timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer.join()
+
+    def _end(self) -> None:
+        self.ran_out = True
+        # It may have ended by itself just now, or the engine has gone: whoever waits for it will tell.
+        with suppress(DockerException, requests.RequestException):
+            self._container.kill()
+
+
 def run_to_end(container: Container, job: Job, on_line: Callable[[str], None]) -> None:
     """Starts the container, passes its lines on as they come and raises ContainerFailed unless it exits with 0."""
     last: deque[str] = deque(maxlen=_LAST_LINES)
     container.start()
+    patience = _Patience(container, job.seconds)
     chunks = container.logs(stream=True, follow=True)
     try:
-        for line in _lines(chunks):
-            last.append(line)
-            on_line(line)
+        with patience:
+            for line in _lines(chunks):
+                last.append(line)
+                on_line(line)
+            code = container.wait()["StatusCode"]
     except BaseException:
         remove(container)
         deque(chunks, maxlen=0)  # the SDK lets go of its connection only at the end of the stream
         raise
-    code = container.wait()["StatusCode"]
+    if patience.ran_out:
+        raise ContainerFailed(
+            f"`{' '.join(job.command)}` did not end within {job.seconds:g} s and was stopped:\n{_indented(last)}"
+        )
     if not code:
         return
     container.reload()

@@ -110,6 +110,11 @@ class DockerEngine:
             size=attrs["Size"],
         )
 
+    def tags(self, label: str) -> tuple[str, ...]:
+        with engine_errors():
+            images = self._client.images.list(filters={"label": label})
+        return tuple(sorted(tag for image in images for tag in image.tags))
+
     def build(self, build: Build) -> Image:
         Builder.discover(self._address).build(build)
         return self._found(build.tag)

@@ -41,6 +41,8 @@ def test_import_find_read_and_remove(either: Engine, tmp_path: Path) -> None:
     assert either.find(TAG) == made == either.find(made.digest)
     assert made.labels == {"io.torchyard.inputs": "sha256:1"}
     assert len(made.diff_ids) == 1
+    assert TAG in either.tags("io.torchyard.inputs")
+    assert TAG not in either.tags("io.torchyard.nothing")
     assert either.read_file(TAG, "/etc/hello") == b"hello"
     assert either.read_file(TAG, "/etc/nothing") is None
     either.remove((TAG, "torchyard-test-nobody:1"))
@@ -105,6 +107,13 @@ def test_a_failed_job_shows_its_code_and_last_lines(engine: DockerEngine, runtim
 def test_a_job_out_of_memory_says_so(engine: DockerEngine, runtime: Image) -> None:
     with pytest.raises(ContainerFailed, match=r"ran out of memory: it may use 256 MiB"):
         _run(engine, runtime, "kept = [b'x' * 2**20 for _ in range(2**12)]")
+
+
+def test_a_job_that_does_not_end_is_ended(engine: DockerEngine, runtime: Image) -> None:
+    program = "print('it began', flush=True); import time; time.sleep(600)"
+    with pytest.raises(ContainerFailed, match=r"did not end within 2 s and was stopped:\n  it began"):
+        _run(engine, runtime, program, seconds=2)
+    assert _run(engine, runtime, "print('in time')", seconds=60) == ["in time"]
 
 
 def test_an_interrupted_job_leaves_no_container(engine: DockerEngine, runtime: Image) -> None:

@@ -83,6 +83,21 @@ class Placed(nn.Module):
         return x + torch.zeros([1], device="cuda:0").to("cpu")
 
 
+class Driven(nn.Module):
+    """Dropout whose flag is left at its default, True, and attention that drops at all times."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = nn.functional.dropout(x, 0.5)
+        return nn.functional.scaled_dot_product_attention(x, x, x, dropout_p=0.25)
+
+
+class Moved(nn.Module):
+    """A device that is written into the code as a method's name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.cuda().relu()
+
+
 def twice(x: Tensor) -> Tensor:
     """A function, which has no training mode and yet an attribute of this name when saved."""
     return x * 2
@@ -101,6 +116,9 @@ def main() -> None:
     _save(torch.jit.script(Operators().eval()), "operators")
     _save(torch.jit.script(Boxes().eval()), "boxes")
     _save(torch.jit.script(Placed().eval()), "placed")
+    _save(torch.jit.script(Driven().eval()), "driven")
+    _save(torch.jit.script(Moved().eval()), "moved")
+    _save(torch.jit.optimize_for_inference(torch.jit.script(Small().eval())), "optimized")
     torch.save(Small().eval(), HERE / "pickled.pt")
     (HERE / "runtime.json").write_text(json.dumps(_facts(), indent=1) + "\n", encoding="utf-8")
 
@@ -132,16 +150,25 @@ def _save(module: torch.jit.ScriptModule | torch.jit.ScriptFunction, name: str, 
 
 
 def _facts() -> dict[str, object]:
-    """Every overload of the aten and prim operators that the archives name."""
+    """Every overload of the operators that the archives name, custom ones excepted, and all upgraders."""
     names: set[str] = set()
-    for path in HERE.glob("*.pt"):
+    for path in HERE.rglob("*.pt"):
         with zipfile.ZipFile(path) as archive:
             code = b"\n".join(archive.read(name) for name in archive.namelist() if name.endswith(".py")).decode()
         names |= {f"aten::{name}" for name in re.findall(r"\btorch\.(\w+)\(", code)}
         names |= {f"prim::{name}" for name in re.findall(r"\bops\.prim\.(\w+)\(", code)}
     schemas = {str(schema) for schema in torch._C._jit_get_all_schemas()}
     kept = sorted(schema for schema in schemas if re.split(r"[.(]", schema)[0] in names)
-    return {"torch": "2.8.0", "device": "cpu", "archive_versions": [1, 10], "operators": kept, "classes": []}
+    changes = torch._C._get_operator_version_map()
+    upgraders = sorted([entry.bumped_at_version, entry.old_schema] for name in changes for entry in changes[name])
+    return {
+        "torch": "2.8.0",
+        "device": "cpu",
+        "archive_versions": [1, 10],
+        "operators": kept,
+        "upgraders": upgraders,
+        "classes": [],
+    }
 
 
 if __name__ == "__main__":

@@ -149,6 +149,9 @@ class FakeEngine:
         self._get(reference)
         yield _FakeServing(id=name, address=f"127.0.0.1:{port}")
 
+    def tags(self, label: str) -> tuple[str, ...]:
+        return tuple(sorted(tag for tag in self._tags if label in self._get(tag).labels))
+
     def remove(self, references: tuple[str, ...]) -> None:
         for reference in references:
             digest = self._tags.pop(reference, reference)

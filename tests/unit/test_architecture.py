@@ -13,7 +13,7 @@ LAYERS = (
     {"records", "pins", "spec", "engine"},
     {"bootstrap", "parity", "workbench"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
-    {"line", "bench"},
+    {"line", "bench", "matrix"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),

@@ -165,7 +165,10 @@ def _with_operators(folder: Path, change: Callable[[dict[str, Any]], object] = l
     path = _bare(folder, "operators")
     library = folder / "ops.so"
     library.write_bytes(b"library")
-    schemas = ["acme::scale(Tensor x, float by) -> Tensor", "torchvision::nms(Tensor boxes, Tensor scores) -> Tensor"]
+    schemas = [
+        "acme::scale(Tensor x, float by) -> Tensor",
+        "torchvision::nms(Tensor boxes, Tensor scores, float iou) -> Tensor",
+    ]
     contract: dict[str, Any] = {
         "ops": {"file": "ops.so", "sha256": File.of(library).sha256, "size": 7, "operators": schemas},
         "operators": schemas,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.check.code import Line, Use, classes_in, uses_in
+from pipeline.check.code import Line, Use, classes_in, lines_of, uses_in
 from pipeline.check.trainmode import baked_in
 
 
@@ -47,7 +47,6 @@ def test_calls_are_found(text: str, operators: set[str]) -> None:
         '    lambda0 = self.lambda; s = \'torch.nothing(1)\'; t = "a\\" ops.none.such(2)"',
         "  def forward(self: __torch__.torch.nn.modules.linear.Linear,",
         "    _0 = __torch__.torch.nn.functional.dropout",
-        "    _1 = __torch__.torch.nn.functional.relu(x, )",
     ],
 )
 def test_what_is_no_operator_is_not_taken_for_one(text: str) -> None:
@@ -69,6 +68,26 @@ def test_a_huge_literal_is_not_parsed_and_its_operator_still_found() -> None:
 def test_custom_classes_are_found() -> None:
     line = Line(path="", number=1, text="  packed : __torch__.torch.classes.quantized.LinearPackedParamsBase")
     assert list(classes_in(line)) == ["quantized.LinearPackedParamsBase"]
+
+
+def test_functions_of_torchs_are_found_by_their_local_names_within_one_function() -> None:
+    source = b"""class M(Module):
+  def forward(self: __torch__.M,
+    x: Tensor) -> Tensor:
+    _0 = __torch__.torch.nn.functional.___torch_mangle_3.dropout
+    y = _0(x, 0.5, True, False, )
+    return __torch__.torch.nn.functional.rrelu(y, 0.125, 0.25, True, False, )
+  def other(self: __torch__.M) -> Tensor:
+    return _0(x, 0.5, True, False, )
+"""
+    uses = [use for line in lines_of("code/__torch__.py", source) for use in uses_in(line)]
+    assert [(use.operator, use.line.number) for use in uses] == [
+        ("torch.nn.functional.dropout", 5),
+        ("torch.nn.functional.rrelu", 6),
+    ]
+    assert all(baked_in(use) for use in uses)
+    torchs = [use for line in lines_of("code/__torch__/torch/nn/functional.py", source) for use in uses_in(line)]
+    assert not any(baked_in(use) for use in torchs)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +112,13 @@ def test_custom_classes_are_found() -> None:
         ("torch.lstm(x, [h, c], [w0, w1], True, 2, 0., True, True, True)", False),
         ("torch.lstm(data, sizes, [h, c], [w0, w1], True, 2, 0.5, True, True)", True),
         ("torch.relu(x)", False),
+        ("torch.scaled_dot_product_attention(q, k, v, None, 0.25)", True),
+        ("torch.scaled_dot_product_attention(q, k, v, None, 0.)", False),
+        ("torch.scaled_dot_product_attention(q, k, v, None, dropout_p)", False),
+        ("torch.scaled_dot_product_attention(q, k, v)", False),
+        ("__torch__.torch.nn.functional.dropout(x, 0.5, training, False, )", False),
+        ("__torch__.torch.nn.functional.batch_norm(x, None, None, w, b, True, 0.1, 1e-05, )", False),
+        ("__torch__.torch.nn.functional.batch_norm(x, mean, var, w, b, True, 0.1, 1e-05, )", True),
     ],
 )
 def test_training_mode_in_a_call(text: str, is_baked_in: bool) -> None:

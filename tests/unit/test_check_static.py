@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterable
@@ -41,11 +42,20 @@ def _zip(entries: Iterable[tuple[str, bytes]], method: int = zipfile.ZIP_STORED)
     return out.getvalue()
 
 
-def _with(name: str, content: bytes, *, source: str = "traced") -> bytes:
+def _with(name: str, content: bytes, *, source: str = "traced", version: bytes | None = None) -> bytes:
     """A golden archive with one entry replaced or added; `name` is without the folder."""
     entries = dict(_entries(_golden(source)))
     root = next(iter(entries)).partition("/")[0]
-    return _zip((entries | {f"{root}/{name}": content}).items())
+    number = {f"{root}/version": version} if version else {}
+    return _zip((entries | number | {f"{root}/{name}": content}).items())
+
+
+def _contracted(schema: str, *, torch: str = "2.8.0", code: bytes = b"") -> bytes:
+    """A golden archive whose contract names one operator, with more code if asked for."""
+    contract = json.dumps({"operators": [schema], "producer": {"torch": torch}}).encode()
+    archive = dict(_entries(_with("code/__torch__/more.py", code)))
+    root = next(iter(archive)).partition("/")[0]
+    return _zip((archive | {f"{root}/extra/contract.json": contract}).items())
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -64,6 +74,111 @@ def test_each_operator_is_missed_when_a_runtime_lacks_it(name: str) -> None:
         assert [f"no operator {operator}:" in finding.message for finding in findings] == [True]
 
 
+@pytest.mark.parametrize("path", sorted((GOLDEN / "others").glob("*.pt")), ids=lambda path: path.stem)
+def test_what_is_said_of_the_archives_of_other_torches(path: Path) -> None:
+    """Whatever is not named here is sound; that the runtime agrees is shown with the runtime."""
+    told = {
+        "torch-1.5.1-changed": [
+            f"upgraded-operator aten::{name}" for name in ("div", "full", "gelu", "linspace", "logspace")
+        ],
+        "torch-2.13.0-newer": ["missing-operator aten::hash_tensor"],
+        "torch-2.13.0-argument": ["changed-schema aten::rand_like"],
+    }
+    findings = _inspect(path.read_bytes())
+    named = sorted(f"{finding.rule} {re.findall(r'[a-z]+::[a-z_]+', finding.message)[0]}" for finding in findings)
+    assert named == told.get(path.stem, [])
+    assert all(finding.where.startswith("code/__torch__") for finding in findings)
+
+
+def _old(name: str = "changed") -> bytes:
+    return (GOLDEN / "others" / f"torch-1.5.1-{name}.pt").read_bytes()
+
+
+def test_an_upgrader_that_the_runtime_lacks_is_an_error_with_the_line() -> None:
+    upgraders = {name: steps for name, steps in FACTS.upgraders.items() if not name.startswith("aten::gelu")}
+    errors = [found for found in _inspect(_old(), replace(FACTS, upgraders=upgraders)) if found.level == "error"]
+    (finding,) = errors
+    assert finding.rule == "needs-upgrader"
+    assert "aten::gelu changed with archive format 10, and the archive has format 2" in finding.message
+    assert finding.where == "code/__torch__/torch/nn/functional.py:2: return torch.gelu(input)"
+    assert "export the model again with a current one" in finding.fix
+
+
+def test_a_division_of_numbers_needs_no_upgrader() -> None:
+    assert _inspect(_old("whole"), replace(FACTS, upgraders={})) == ()
+
+
+def test_a_call_is_held_against_what_the_operator_was() -> None:
+    """`steps` of linspace could be left out until format 8."""
+    code = b"def f(x: Tensor) -> Tensor:\n  return torch.linspace(0., 1., None, dtype=None)\n"
+    short = code.replace(b", None, dtype=None", b"")
+    assert [found.level for found in _inspect(_with("code/__torch__/more.py", short, version=b"7"))] == ["info"]
+    (finding,) = _inspect(_with("code/__torch__/more.py", short, version=b"8"))
+    assert finding.rule == "changed-schema"
+    assert "linspace(0., 1.)" in finding.where
+
+
+@pytest.mark.parametrize(
+    ("exported", "present", "reason"),
+    [
+        ("(Tensor self, int n=1) -> Tensor", "(Tensor self, float n=1) -> Tensor", "n was int and is float"),
+        ("(Tensor self, *, int n=1) -> Tensor", "(Tensor self, *, int n=2) -> Tensor", "default of n was 1 and is 2"),
+        ("(Tensor self) -> Tensor", "(Tensor(a!) self) -> Tensor(a!)", "result 0 was Tensor and is Tensor(a!)"),
+        ("(Tensor self) -> Tensor", "(Tensor input) -> Tensor", "self became input"),
+        ("(Tensor self) -> Tensor", "(Tensor self) -> (Tensor, Tensor)", "it returns 2 values instead of 1"),
+    ],
+)
+def test_a_changed_schema_says_what_changed_and_where_it_is_called(exported: str, present: str, reason: str) -> None:
+    facts = replace(FACTS, operators={**FACTS.operators, "aten::relu": {"": f"aten::relu{present}"}})
+    (finding,) = _inspect(_contracted(f"aten::relu{exported}"), facts)
+    assert finding.rule == "changed-schema"
+    assert reason in finding.message
+    assert "code/__torch__" in finding.where
+    assert "torch.relu(input)" in finding.where
+
+
+def test_a_schema_that_only_grew_is_fine_either_way() -> None:
+    """The runtime is newer; or older, and no call gives the argument that it lacks."""
+    grown = "aten::relu(Tensor self, *, bool fast=False) -> Tensor"
+    facts = replace(FACTS, operators={**FACTS.operators, "aten::relu": {"": grown}})
+    assert _inspect(_golden("traced"), facts) == ()
+    assert _inspect(_contracted(grown)) == ()
+
+
+def test_an_argument_that_the_runtime_lacks_and_a_call_gives() -> None:
+    (finding,) = _inspect(_with("code/__torch__/more.py", b"  y = torch.relu(x, fast=True)\n"))
+    assert finding.rule == "changed-schema"
+    assert finding.where == "code/__torch__/more.py:1: y = torch.relu(x, fast=True)"
+    assert "none of its overloads" in finding.message
+
+
+def test_the_torch_that_exported_an_archive_is_told_apart_from_the_runtimes() -> None:
+    newer = _contracted("aten::relu.fast(Tensor self) -> Tensor", torch="2.13.0+cpu")
+    (finding,) = _inspect(newer)
+    assert "exported with torch 2.13.0+cpu, which is newer than the runtime's" in finding.message
+    assert "serve with a runtime of torch 2.13.0+cpu" in finding.fix
+    older = _contracted("aten::relu.fast(Tensor self) -> Tensor", torch="1.13.1")
+    assert "which is older than the runtime's" in _inspect(older)[0].message
+
+
+def test_a_custom_operator_in_contract_and_code_is_told_of_once_with_its_cure() -> None:
+    schema = "acme::scale(Tensor x, float by) -> Tensor"
+    archive = _contracted(schema, code=b"  y = ops.acme.scale(x, 2.)\n")
+    (finding,) = _inspect(archive)
+    assert finding.rule == "missing-operator"
+    assert "has no operator acme::scale" in finding.message
+    assert finding.where == "code/__torch__/more.py:1: y = ops.acme.scale(x, 2.)"
+    assert "model_src/<name>/ops/" in finding.fix
+    assert _inspect(archive, FACTS.plus([schema])) == ()
+
+
+def test_a_custom_operator_with_another_schema_is_cured_by_the_same_library() -> None:
+    facts = FACTS.plus(["acme::scale(Tensor x, Tensor by) -> Tensor"])
+    (finding,) = _inspect(_contracted("acme::scale(Tensor x, float by) -> Tensor"), facts)
+    assert "by was float and is Tensor" in finding.message
+    assert "same version of the library registering `acme`" in finding.fix
+
+
 def test_all_missing_operators_are_listed_with_their_lines() -> None:
     findings = _inspect(_golden("operators"))
     assert [finding.rule for finding in findings] == ["missing-operator", "missing-operator"]
@@ -77,8 +192,8 @@ def test_all_missing_operators_are_listed_with_their_lines() -> None:
 def test_operators_of_a_library_are_there_and_replace_none_of_the_runtimes() -> None:
     relu = FACTS.operators["aten::relu"]
     library = (
-        "torchvision::nms(Tensor b, Tensor s) -> Tensor",
-        "acme::scale(Tensor x) -> Tensor",
+        "torchvision::nms(Tensor boxes, Tensor scores, float iou) -> Tensor",
+        "acme::scale(Tensor x, float by) -> Tensor",
         "aten::relu(int n) -> int",
     )
     facts = FACTS.plus(library)
@@ -142,6 +257,32 @@ def test_a_device_that_the_runtime_lacks_is_an_error_and_the_one_it_has_is_told(
     assert "code/__torch__.py:8:" in error.where
 
 
+def test_a_device_that_is_written_as_a_method() -> None:
+    (finding,) = _inspect(_golden("moved"))
+    assert finding.rule == "device-literal"
+    assert finding.where == "code/__torch__.py:8: return torch.relu(torch.cuda(x))"
+
+
+def test_dropout_whose_flag_is_a_default_and_attention_that_drops() -> None:
+    findings = _inspect(_golden("driven"))
+    assert [finding.rule for finding in findings] == ["train-mode", "train-mode"]
+    assert [finding.where.partition(":")[2].partition(":")[0] for finding in findings] == ["9", "10"]
+    assert "torch.nn.functional.dropout" in findings[0].message
+    assert "aten::scaled_dot_product_attention" in findings[1].message
+
+
+def test_an_archive_that_was_optimised_before_it_was_saved() -> None:
+    (finding,) = _inspect(_golden("optimized"))
+    assert finding.rule == "optimized-archive"
+    assert "without optimize_for_inference" in finding.fix
+
+
+def test_an_archive_of_the_first_format() -> None:
+    (finding,) = _inspect(_zip([("model/model.json", b"{}"), ("model/version", b"1"), ("model/code/model.py", b"")]))
+    assert finding.rule == "legacy-archive"
+    assert "save it again" in finding.fix
+
+
 def test_a_device_literal_of_the_cpu_in_a_runtime_for_gpus_is_a_warning() -> None:
     levels = [finding.level for finding in _inspect(_golden("placed"), replace(FACTS, device="cuda"))]
     assert levels == ["info", "warning"]
@@ -171,9 +312,30 @@ def test_an_entry_larger_than_a_single_read() -> None:
     assert _inspect(_with("constants.pkl", large)) == ()
 
 
-def test_a_contract_that_is_none() -> None:
-    (finding,) = _inspect(_with("extra/contract.json", b"[1]"))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[1]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"operators": 1}',
+        b'{"operators": "aten::relu(Tensor self) -> Tensor"}',
+        b'{"operators": [1]}',
+        b'{"operators": ["aten::relu"]}',
+        b'{"operators": ["aten::relu(Tensor self"]}',
+        b'{"operators": ["aten::relu(Tensor self) -> Tensor", "' + b"(" * 3_000 + b'"]}',
+    ],
+)
+def test_a_contract_that_is_none(content: bytes) -> None:
+    (finding,) = _inspect(_with("extra/contract.json", content))
     assert finding.rule == "bad-contract"
+    assert finding.where == "extra/contract.json"
+
+
+def test_a_contract_from_elsewhere_may_lack_what_is_not_needed() -> None:
+    assert _inspect(_with("extra/contract.json", b'{"operators": [], "producer": [7]}')) == ()
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -303,7 +465,9 @@ def test_facts_are_read() -> None:
         "archive_versions": [1, 10],
         "operators": ["a::b.c(int x) -> ()", "a::b() -> ()"],
         "classes": ["__torch__.torch.classes.a.C"],
+        "upgraders": [[9, "a::b(float x) -> ()"], [4, "a::b(str x) -> ()"]],
     }
     facts = parse(json.dumps(written).encode())
     assert facts.operators == {"a::b": {"c": "a::b.c(int x) -> ()", "": "a::b() -> ()"}}
     assert facts.classes == {"a.C"}
+    assert facts.upgraders == {"a::b": ((4, "a::b(str x) -> ()"), (9, "a::b(float x) -> ()"))}

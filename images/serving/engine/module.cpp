@@ -70,6 +70,7 @@ PYBIND11_MODULE(_engine, m) {
   m.def("threads", &torchyard::threads);
   m.def("torch_version", &torchyard::torch_version);
   m.def("operators", &torchyard::operators);
+  m.def("upgraders", &torchyard::upgraders);
   m.def("classes", &torchyard::classes);
   m.def("archive_versions", &torchyard::archive_versions);
 }

@@ -1,11 +1,13 @@
 #include "runtime.h"
 
+#include <algorithm>
 #include <set>
 #include <sstream>
 
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/versions.h>
 #include <torch/csrc/jit/mobile/compatibility/runtime_compatibility.h>
+#include <torch/csrc/jit/operator_upgraders/version_map.h>
 #include <torch/csrc/jit/runtime/operator.h>
 #include <torch/version.h>
 
@@ -23,6 +25,17 @@ std::vector<std::string> operators() {
     schemas.insert(text.str());
   }
   return {schemas.begin(), schemas.end()};
+}
+
+std::vector<std::pair<uint64_t, std::string>> upgraders() {
+  std::vector<std::pair<uint64_t, std::string>> upgraders;
+  for (const auto& [name, entries] : torch::jit::get_operator_version_map()) {
+    for (const auto& entry : entries) {
+      upgraders.emplace_back(entry.bumped_at_version, entry.old_schema);
+    }
+  }
+  std::sort(upgraders.begin(), upgraders.end());
+  return upgraders;
 }
 
 std::vector<std::string> classes() {

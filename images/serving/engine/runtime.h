@@ -14,6 +14,10 @@ std::string torch_version();
 // The schemas of every operator that an archive may call, sorted.
 std::vector<std::string> operators();
 
+// What operators were before their meaning changed, sorted: the archive version from which on each is as it is now, and
+// its schema until then. This torch reads older archives by a function that computes what the operator meant then.
+std::vector<std::pair<uint64_t, std::string>> upgraders();
+
 // The qualified names of every custom class that an archive may hold, sorted.
 std::vector<std::string> classes();
 

@@ -12,12 +12,16 @@ import _engine
 
 
 def description() -> dict[str, object]:
-    """The runtime's torch version, device, first and last readable archive version, operator schemas and classes."""
+    """The runtime's torch version, device, first and last readable archive version, operator schemas and classes.
+
+    `upgraders` are the operators that older archives mean otherwise: an archive version and the schema until then.
+    """
     return {
         "torch": _engine.torch_version(),
         "device": "cpu",
         "archive_versions": list(_engine.archive_versions()),
         "operators": _engine.operators(),
+        "upgraders": _engine.upgraders(),
         "classes": _engine.classes(),
     }
 
