@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch import nn
 
 from pipeline.inside import operators, probes, samples, source, verdict
+from pipeline.inside.freezing import freeze
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 from pipeline.inside.rewrite import rewrite
 from pipeline.inside.train import seed
@@ -41,7 +42,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     )
     print(f"{evidence['method']} and freeze")
     with verdict.refusing(evidence["method"]):
-        frozen = torch.jit.freeze(program)
+        frozen = freeze(program)
     contract = declared | {
         "evidence": evidence,
         "operators": operators.needed(frozen),
