@@ -14,6 +14,7 @@ from docker.models.containers import Container
 from numpy.typing import NDArray
 from safetensors.numpy import load
 from testcontainers.core.container import DockerContainer
+from tritonclient.utils import deserialize_bytes_tensor
 
 from pipeline.artifacts import Limits
 from pipeline.engine.docker import DockerEngine, connect, production
@@ -25,7 +26,7 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Inputs by name and the answers that the trained model gave to them."""
+    """Inputs by name and the answers that the trained model gave to them; strings are arrays of objects."""
 
     inputs: dict[str, NDArray[Any]]
     outputs: dict[str, NDArray[Any]]
@@ -86,15 +87,27 @@ def contract(engine: DockerEngine, image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def samples(engine: DockerEngine, image: str) -> list[Sample]:
+def samples(engine: DockerEngine, image: str, contract: dict[str, Any]) -> list[Sample]:
     content = engine.read_file(image, "/model/samples.safetensors")
     assert content, "the image has no samples"
+    strings = {
+        f"{side}/{tensor['name']}"
+        for side in ("input", "output")
+        for tensor in contract[f"{side}s"]
+        if tensor["datatype"] == "BYTES"
+    }
     gathered: dict[int, Sample] = {}
     for key, tensor in load(content).items():
         index, side, name = key.split("/", 2)
         sample = gathered.setdefault(int(index), Sample(inputs={}, outputs={}))
-        (sample.inputs if side == "input" else sample.outputs)[name] = tensor
+        value = _strings(tensor) if f"{side}/{name}" in strings else tensor
+        (sample.inputs if side == "input" else sample.outputs)[name] = value
     return [gathered[index] for index in sorted(gathered)]
+
+
+def _strings(content: NDArray[Any]) -> NDArray[Any]:
+    """Samples keep strings as the bytes that go over the wire."""
+    return text(deserialize_bytes_tensor(content.tobytes()))
 
 
 @contextmanager
@@ -142,12 +155,22 @@ def short_lived(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Se
         yield server
 
 
+def text(strings: NDArray[Any]) -> NDArray[Any]:
+    """An array of str; out of binary tensors, tritonclient gives bytes."""
+    return np.array([each.decode() if isinstance(each, bytes) else each for each in strings], dtype=np.object_)
+
+
 def difference(answer: NDArray[Any], expected: NDArray[Any]) -> float:
-    """The largest absolute difference of two answers of the same shape."""
+    """The largest absolute difference of two answers of the same shape; of strings, how many are not equal."""
     assert answer.shape == expected.shape
+    if expected.dtype == np.object_:
+        return float(np.sum(text(answer) != expected))
     return float(np.max(np.abs(answer.astype(np.float64) - expected.astype(np.float64)), initial=0.0))
 
 
 def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:
-    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere."""
+    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere, and strings are equal."""
+    if expected.dtype == np.object_:
+        assert text(answer).tolist() == expected.tolist()
+        return
     np.testing.assert_allclose(answer, expected, atol=tolerance["absolute"], rtol=tolerance["relative"])
