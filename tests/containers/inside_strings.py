@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
 
 from pipeline.inside.deviation import Deviation
+from pipeline.inside.freezing import freeze
 from pipeline.inside.order import Refused
 from pipeline.inside.samples import Sample, named, outputs_of, read, take
 from pipeline.inside.strings import serialized, strings
@@ -49,6 +52,39 @@ def _samples_hold_strings() -> None:
         assert back.inputs == sample.inputs
         assert back.outputs[0] == sample.outputs[0] == sample.inputs[0]
         assert torch.equal(back.outputs[1], sample.outputs[1])
+
+
+class Vocabulary(nn.Module):  # type: ignore[misc]
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.number = {f"word{number}": number for number in range(words)}
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, text: list[str]) -> torch.Tensor:
+        known = [float(self.number[each]) for each in text]
+        return self.linear(torch.tensor(known).reshape(-1, 1))
+
+
+class Nested(nn.Module):  # type: ignore[misc]
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.inner = Vocabulary(words)
+
+    def forward(self, text: list[str]) -> torch.Tensor:
+        return self.inner(text)
+
+
+def _large_vocabularies_are_no_literals() -> None:
+    for words, kept in ((50, False), (2000, True)):
+        model = Nested(words).eval()
+        raw = BytesIO()
+        torch.jit.save(freeze(torch.jit.script(model)), raw)
+        loaded = torch.jit.load(raw := BytesIO(raw.getvalue()))
+        code = b"".join(map(ZipFile(raw).read, (name for name in ZipFile(raw).namelist() if name.endswith(".py"))))
+        assert (b"word49" in code) != kept
+        assert (len(code) < 2000) or not kept
+        assert torch.equal(loaded(["word49", "word0"]), model(["word49", "word0"]))
+        assert not [name for name, _ in loaded.named_parameters()]
 
 
 def _forward_may_return() -> None:
@@ -117,6 +153,7 @@ def _refuses() -> None:
 def main() -> None:
     _strings_are_kept()
     _samples_hold_strings()
+    _large_vocabularies_are_no_literals()
     _forward_may_return()
     _refuses()
     same = Deviation()

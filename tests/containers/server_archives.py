@@ -51,6 +51,28 @@ class Scaled(nn.Module):  # type: ignore[misc]
         return torch.ops.acme.scale(x, 2.0)
 
 
+class Lengths(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> Tensor:
+        return torch.tensor([len(each) for each in text], dtype=torch.int64)
+
+
+class Echo(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> list[str]:
+        return text
+
+
+class Loud(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> tuple[list[str], Tensor, str]:
+        return [each + "!" for each in text], torch.tensor([len(each) for each in text], dtype=torch.int64), "done"
+
+
+class Halves(nn.Module):  # type: ignore[misc]
+    """The first byte of each string, which is half a character of some."""
+
+    def forward(self, text: list[str]) -> list[str]:
+        return [each[:1] for each in text]
+
+
 class Slow(nn.Module):  # type: ignore[misc]
     """2 * x after some tenths of a second on one core; raises when x is 13, and answers NaN when x is 14."""
 
@@ -70,7 +92,7 @@ def _described(path: Path) -> dict[str, Any]:
 
 def main(out: Path) -> None:
     torch.ops.load_library("/library")
-    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Scaled):
+    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Scaled, Lengths, Echo, Loud, Halves):
         torch.jit.script(module()).save(str(out / module.__name__.lower()))
     (out / "broken").write_bytes((out / "double").read_bytes()[:-100])
 
