@@ -141,9 +141,13 @@ def export(_: Context, model: str, force: bool = False, locked: bool = False, ac
 
 @command(model=_MODEL)
 def explain(_: Context, model: str) -> None:
-    """Say why a model is scripted or traced: what was seen in its code, tried, and never reached."""
-    for line in tell(_line(model).export):
-        say(line)
+    """Say why a model is scripted or traced, and how far from the trained model its archive is at every stage."""
+    line = _line(model)
+    archive, verdicts = line.export, [line.check]
+    if (BUILD / model / "smoke.json").is_file():
+        verdicts.append(line.smoke)
+    for told in tell(archive, verdicts):
+        say(told)
 
 
 @command(

@@ -1,31 +1,40 @@
-"""Says why a model was scripted or traced, and what that rests on, as a person would want to read it."""
+"""Says why a model was scripted or traced, and what its archive rests on, as a person would want to read it."""
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.artifacts import Archive, Evidence, Finding
+from pipeline.artifacts import Archive, Candidate, Evidence, Finding, ShapeProfile, Verdict
+from pipeline.parity import table
 
 _WIDTH = 110
 _METHODS = {"script": "scripted (torch.jit.script)", "trace": "traced (torch.jit.trace)"}
 
 
-def explain(archive: Archive) -> Iterator[str]:
-    """The verdict on a model, line by line: the method and the reason, what was seen, what was never reached."""
+def explain(archive: Archive, verdicts: Sequence[Verdict] = ()) -> Iterator[str]:
+    """The verdict on a model, line by line: the method with its reasons, and then how far the archive can be trusted.
+
+    `verdicts` of the gates add what the archive answered in the runtime image and over the wire.
+    """
     spec, evidence = archive.trained.spec, archive.evidence
     yield f"{spec.name} {spec.version} is {_METHODS[evidence.method]}; model.yaml asks for `{evidence.requested}`."
     yield from _wrapped(evidence.because)
     yield from _rests_on(evidence)
-    if evidence.findings:
-        yield ""
-        yield "Seen in the code and in the trials"
-        yield from _told(evidence.findings)
-    if evidence.unvisited:
-        yield ""
-        yield "Never reached by a sample or a probe"
-        for place in evidence.unvisited:
-            yield from _wrapped(place)
-    yield ""
-    yield from _held_out(archive)
+    yield from _section("Seen in the code and in the trials", _told(evidence.findings))
+    yield from _section("Never reached by a sample or a probe", _places(evidence))
+    allowed = f"{spec.tolerance.absolute:g} + {spec.tolerance.relative:g} * |expected|"
+    parity = (f"  {line}" for line in table(archive, verdicts))
+    yield from _section(f"How far from the trained model at most (model.yaml allows {allowed})", parity)
+    yield from _section("On the held-out split", _held_out(archive))
+    yield from _section("Precision and memory format, in the runtime image", map(_candidate, archive.candidates))
+    warm_up = "The first runs of each shape, and how many the server takes before it is ready"
+    yield from _section(warm_up, map(_profile, archive.profile))
+
+
+def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
+    """The lines under their title after an empty line; nothing at all where there are none."""
+    content = list(lines)
+    if content:
+        yield from ("", title, *content)
 
 
 def _rests_on(evidence: Evidence) -> Iterator[str]:
@@ -40,13 +49,30 @@ def _told(findings: Iterable[Finding]) -> Iterator[str]:
     for finding in sorted(findings, key=lambda finding: order.index(finding.level)):
         yield f"  {finding.level:<8} {finding.rule}, {finding.where}"
         yield from _wrapped(finding.message, indent=11)
-        if finding.fix:
-            yield from _wrapped(finding.fix, indent=11)
+        yield from _wrapped(finding.fix, indent=11)
+
+
+def _places(evidence: Evidence) -> Iterator[str]:
+    for place in evidence.unvisited:
+        yield from _wrapped(place)
 
 
 def _held_out(archive: Archive) -> Iterator[str]:
-    measured = ", ".join(f"{name} {value:.4f}" for name, value in sorted(archive.trained.metrics.items()))
-    yield f"On the held-out split: {measured or 'nothing was measured'}"
+    for name, before in sorted(archive.trained.metrics.items()):
+        after = archive.metrics.get(name, float("nan"))
+        yield f"  {name}: {before:.6g} of the trained model, {after:.6g} of the archive"
+
+
+def _candidate(candidate: Candidate) -> str:
+    speed = "not measured" if candidate.p50 is None else f"p50 {candidate.p50:.3g} ms"
+    taken = "taken" if candidate.taken else "not taken"
+    return f"  {candidate.precision} {candidate.memory_format}: {speed}; {taken}: {candidate.because}"
+
+
+def _profile(shape: ShapeProfile) -> str:
+    sizes = " ".join(str(list(each)) for each in shape.shapes)
+    times = f"first {shape.cold:.3g} ms, second {shape.second:.3g} ms, steady {shape.steady:.3g} ms"
+    return f"  {sizes}: {times}; {shape.runs} runs"
 
 
 def _wrapped(text: str, *, indent: int = 2) -> Iterator[str]:

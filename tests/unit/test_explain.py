@@ -1,9 +1,10 @@
 """What `inv explain` prints."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.artifacts import Finding
+from pipeline.artifacts import Finding, Verdict
 from pipeline.explain import explain
 from tests.unit import values
 
@@ -18,8 +19,20 @@ def test_method_reason_and_trials_come_first(tmp_path: Path) -> None:
         "  nothing depends on the input's values",
         "  Tried on 7 samples of held-out data and 20 random probes.",
     ]
-    assert lines[-1] == "On the held-out split: accuracy 0.9000"
     assert not any("Never reached" in line or "ACCEPTED" in line for line in lines)
+
+
+def test_then_how_far_it_can_be_trusted(tmp_path: Path) -> None:
+    smoked = Verdict(
+        gate="smoke", digest="", against="", findings=(), measured={"wire.y.max_abs": 3e-6, "wire.y.max_rel": 1e-6}
+    )
+    text = "\n".join(explain(values.archive(tmp_path), [smoked]))
+    assert "model.yaml allows 1e-05 + 1e-05 * |expected|" in text
+    assert re.search(r"^  program +y +0 +0 +yes", text, re.MULTILINE)
+    assert re.search(r"^  wire +y +3e-06 +1e-06", text, re.MULTILINE)
+    assert "  accuracy: 0.9 of the trained model, 0.9 of the archive" in text
+    assert "  fp32 contiguous: p50 1 ms; taken: the only one that fits model.yaml" in text
+    assert re.search(r"^  \[.*\]: first .* ms, second .* ms, steady .* ms; 3 runs$", text, re.MULTILINE)
 
 
 def test_warnings_come_before_what_is_only_worth_knowing(tmp_path: Path) -> None:
