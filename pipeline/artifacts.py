@@ -107,12 +107,16 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split."""
+    """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split.
+
+    `ops` is the library of the model's own operators, where it has some.
+    """
 
     weights: File
     trainer: str
     metrics: Mapping[str, float]
     spec: ModelSpec
+    ops: File | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,8 @@ class Archive:
 
     `samples` (safetensors) holds inputs and the trained model's answers; `contract` (JSON) is what the server,
     the check and the client are told. `operators` are the schemas that the archive needs; `parity` the largest
-    absolute difference to the eager model for each output.
+    absolute difference to the eager model for each output; `ops` is the library of the model's own operators, where
+    it has some, which a runtime has to load first.
     """
 
     file: File
@@ -171,6 +176,7 @@ class Archive:
     producer: Mapping[str, str]
     parity: Mapping[str, float]
     trained: TrainedModel
+    ops: File | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

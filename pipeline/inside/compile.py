@@ -1,0 +1,77 @@
+"""Compiles a model's own operators (ops/*.cpp) against torch's headers: equal sources give equal bytes.
+
+Run in the toolchain. The library links torch_cpu and c10 alone, since that is what the runtime has, and carries no
+path to them: whoever loads it has loaded torch before.
+"""
+
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pipeline.inside.order import MODEL, Refused, answer
+
+PACKAGES = Path("/opt/venv/lib/python3.13/site-packages")
+TORCH = PACKAGES / "torch"
+# As the runtime's own extension is compiled (images/serving/Dockerfile). Line numbers are for the linker's messages;
+# --strip-all takes them out again.
+_COMPILE = (
+    *("-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"),
+    *("-Wall", "-Wextra", "-Werror", "-fdiagnostics-color=never", f"-ffile-prefix-map={PACKAGES}/="),
+    f"-ffile-prefix-map={MODEL}/=",
+    *("-isystem", f"{TORCH}/include", "-isystem", f"{TORCH}/include/torch/csrc/api/include"),
+)
+# -z defs: a symbol that is nowhere is an error here, and not where the library is loaded.
+_LINK = (
+    *(f"-L{TORCH}/lib", "-ltorch_cpu", "-lc10", "-Wl,--as-needed", "-Wl,-z,defs", "-Wl,-z,relro,-z,now"),
+    "-Wl,--strip-all",
+)
+_PLACE = re.compile(r"(?P<place>[^\s:]+:\d+)(?::[^:\s]+)?: (?:fatal )?(?:error: )?(?P<told>.*)")
+_LAST_LINES = 20
+
+
+def main(_: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Writes out/ops.so.
+
+    Raises:
+        Refused: the compiler or the linker does; the message has file, line and its last lines.
+    """
+    # Seen from the model's folder, files have the same names wherever that folder lies.
+    os.chdir(MODEL)
+    sources = sorted(Path("ops").glob("*.cpp"))
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [Path(folder) / f"{source.stem}.o" for source in sources]
+        for source, made in zip(sources, objects, strict=True):
+            print(f"g++ {source}")
+            _run("-c", source, "-o", made, *_COMPILE)
+        half = out / ".ops.so"
+        _run("-shared", *objects, "-o", half, *_LINK)
+    half.chmod(0o644)
+    half.replace(out / "ops.so")
+    return {}
+
+
+def _run(*arguments: str | Path) -> None:
+    done = subprocess.run(["/usr/bin/g++", *arguments], check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise Refused(_told(done.stderr.splitlines(), done.returncode))
+
+
+def _told(lines: list[str], code: int) -> str:
+    """What the compiler or the linker said, with the first place that it blames up front."""
+    first = next(_blamed(lines), f"g++ ended with exit code {code}")
+    last = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
+    return f"The operators in ops/ cannot be compiled. {first}. Correct it and run again; g++'s last lines:\n{last}"
+
+
+def _blamed(lines: list[str]) -> Iterator[str]:
+    for line in lines:
+        if ("error: " in line or "undefined reference" in line) and (match := _PLACE.search(line)):
+            yield f"{match['place']}: {match['told']}"
+
+
+if __name__ == "__main__":
+    answer(main)
