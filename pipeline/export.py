@@ -21,6 +21,7 @@ _PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
 def export(trained: TrainedModel, *, trainer: Image, engine: Engine, out: Path, accepted: str = "") -> Archive:
     """Writes model.pt, samples.safetensors and contract.json into `out`: all of them, or none when it fails.
 
+    A model with operators of its own gets their library, ops.so, beside them.
     One process makes the archive, and another one loads it and replays the samples. Equal weights give equal bytes.
     `accepted` is a person's reason for letting a frozen branch through.
 
@@ -40,13 +41,15 @@ def export(trained: TrainedModel, *, trainer: Image, engine: Engine, out: Path, 
         "torchyard": tomllib.loads(_PROJECT.read_text(encoding="utf-8"))["project"]["version"],
     }
     weights = Mount(source=trained.weights.path, target="/torchyard/weights.safetensors")
-    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError)
+    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError, ops=trained.ops)
     shutil.rmtree(half, ignore_errors=True)
     try:
         bench.run("export", order, mounts=(weights,))
         parity: dict[str, float] = bench.run("parity", {})["parity"]
         # The contract names the digests of the others. As the last one in place, it never names what is not there.
-        for name in ("model.pt", "samples.safetensors", "contract.json"):
+        if not trained.ops:
+            (out / "ops.so").unlink(missing_ok=True)
+        for name in (*(("ops.so",) if trained.ops else ()), "model.pt", "samples.safetensors", "contract.json"):
             (half / name).replace(out / name)
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -66,6 +69,7 @@ def _archive(trained: TrainedModel, parity: dict[str, float], out: Path) -> Arch
         producer=contract["producer"],
         parity=parity,
         trained=trained,
+        ops=File.of(out / "ops.so") if trained.ops else None,
     )
 
 

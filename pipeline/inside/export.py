@@ -24,7 +24,7 @@ WEIGHTS = Path("/torchyard/weights.safetensors")
 
 
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Writes model.pt, samples.safetensors and contract.json into `out`."""
+    """Writes model.pt, samples.safetensors and contract.json into `out`, and ops.so if the model has operators."""
     seed(order["seed"])
     torch.use_deterministic_algorithms(True)
     declared, params = order["contract"], order["params"]
@@ -48,6 +48,9 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
         "producer": {"torch": torch.__version__, "python": platform.python_version(), "torchyard": order["torchyard"]},
         "samples": _described(out / "samples.safetensors") | {"count": len(taken)},
     }
+    if registered := source.load_operators():
+        write_atomic(out / "ops.so", source.OPERATORS.read_bytes())
+        contract["ops"] = {"file": "ops.so", "operators": registered} | _described(out / "ops.so")
     raw = BytesIO()
     with verdict.refusing(evidence["method"]):
         torch.jit.save(frozen, raw, _extra_files={"contract.json": _canonical(contract)})

@@ -1,9 +1,10 @@
 """What the export containers are given, what becomes of what they leave, and the archive's repeatable layout."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
 from pipeline.inside.rewrite import rewrite
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.values import EVIDENCE, trained_model
+from tests.unit.values import EVIDENCE, file, trained_model
 
 FILES = ["contract.json", "model.pt", "samples.safetensors"]
 
@@ -39,6 +40,9 @@ def _containers(content: str = "new", *, refused: str = "") -> Callable[[Job, Ca
             order = json.loads(job.env["TORCHYARD_ORDER"])
             contract = order["contract"] | {"operators": ["aten::relu"], "producer": {"torchyard": order["torchyard"]}}
             contract |= {"evidence": asdict(EVIDENCE)}
+            for mount in job.mounts:
+                if mount.target == "/torchyard/ops.so":
+                    shutil.copy(mount.source, out / "ops.so")
             (out / "model.pt").write_text(content)
             (out / "samples.safetensors").write_text(content)
             (out / "contract.json").write_text(json.dumps(contract))
@@ -79,6 +83,23 @@ def test_one_container_exports_and_another_one_compares(engine: FakeEngine, trai
     assert archive.evidence == EVIDENCE
     assert archive.parity == {"y": 2.5e-7}
     assert archive.trained == trained
+
+
+def test_operators_of_the_model_go_with_the_archive_and_leave_with_it(
+    engine: FakeEngine, trainer: Image, tmp_path: Path
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    ops = file(tmp_path / "compile/ops.so", "library")
+    engine.on_run = _containers()
+
+    archive = export(replace(trained, ops=ops), trainer=trainer, engine=engine, out=out)
+
+    assert all("/torchyard/ops.so" in {mount.target for mount in job.mounts} for job in engine.jobs)
+    assert archive.ops
+    assert (archive.ops.path, archive.ops.sha256) == (out / "ops.so", ops.sha256)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "ops.so"])
+    assert export(trained, trainer=trainer, engine=engine, out=out).ops is None
+    assert sorted(path.name for path in out.iterdir()) == FILES
 
 
 def test_the_contract_says_what_model_yaml_declares(engine: FakeEngine, trainer: Image, tmp_path: Path) -> None:
