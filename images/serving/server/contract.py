@@ -42,8 +42,19 @@ class Tolerance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """The library of a model's own operators, and the schemas that it registers."""
+
+    file: File
+    schemas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments."""
+    """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
+
+    `ops` is None for a model that needs no operators but torch's.
+    """
 
     name: str
     version: str
@@ -52,6 +63,12 @@ class Contract:
     tolerance: Tolerance
     archive: File
     samples: File
+    ops: Operators | None = None
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Every file that the contract names."""
+        return (self.archive, self.samples, *((self.ops.file,) if self.ops else ()))
 
 
 def read(folder: Path) -> Contract:
@@ -66,7 +83,7 @@ def read(folder: Path) -> Contract:
     except OSError as error:
         raise ContractInvalid(
             f"{path}: {error.strerror}. Without a contract nothing can be served or verified; "
-            "mount the three files of one export, readable for this user."
+            "mount the files of one export, readable for this user."
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ContractInvalid(
@@ -91,6 +108,7 @@ def parse(content: dict[str, Any]) -> Contract:
         tolerance=Tolerance(absolute=float(tolerance["absolute"]), relative=float(tolerance["relative"])),
         archive=_file(content["archive"]),
         samples=_file(content["samples"]),
+        ops=_operators(content["ops"]) if "ops" in content else None,
     )
 
 
@@ -102,6 +120,10 @@ def _tensor(content: dict[str, Any]) -> Tensor:
         datatype=DATATYPES[content["datatype"]],
         shape=tuple(int(size) for size in content["shape"]),
     )
+
+
+def _operators(content: dict[str, Any]) -> Operators:
+    return Operators(file=_file(content), schemas=tuple(map(str, content["operators"])))
 
 
 def _file(content: dict[str, Any]) -> File:

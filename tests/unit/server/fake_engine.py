@@ -1,4 +1,4 @@
-"""An engine without torch: an archive is a text file that names what its model does."""
+"""An engine without torch: an archive is a text file that names what its model does, a library one of schemas."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -72,7 +72,10 @@ BEHAVIOURS: dict[str, Callable[[_Values], list[Output]]] = {
     "rows": _rows,
     "fails": _fails,
     "number": _number,
+    "scaled": _double,
 }
+# The operators that an archive cannot be loaded without, by what its model does.
+NEEDED = {"scaled": "acme::scale(Tensor x, float by) -> Tensor"}
 
 
 @dataclass
@@ -103,15 +106,30 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.optimized: list[bool] = []
+        self.registered: set[str] = set()
         self._threads = 1
 
     def load(self, path: str, *, optimize: bool) -> FakeModel:
         try:
-            behaviour = BEHAVIOURS[Path(path).read_text(encoding="utf-8")]
+            name = Path(path).read_text(encoding="utf-8")
+            behaviour = BEHAVIOURS[name]
         except (OSError, KeyError, UnicodeDecodeError) as error:
             raise LoadError(f"reading the archive failed: {error}") from error
+        if name in NEEDED and NEEDED[name] not in self.registered:
+            raise LoadError(f"Unknown builtin op: {NEEDED[name].partition('(')[0]}.")
         self.optimized.append(optimize)
         return FakeModel(behaviour)
+
+    def load_library(self, path: str, /) -> list[str]:
+        try:
+            schemas = set(Path(path).read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path}: cannot open shared object file: {error}") from error
+        if not all("(" in schema for schema in schemas):
+            raise LoadError(f"{path}: undefined symbol: nowhere")
+        new = sorted(schemas - self.registered)
+        self.registered |= schemas
+        return new
 
     def set_threads(self, count: int, /) -> None:
         self._threads = count
