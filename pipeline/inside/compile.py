@@ -21,7 +21,6 @@ TORCH = PACKAGES / "torch"
 _COMPILE = (
     *("-std=c++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2"),
     *("-Wall", "-Wextra", "-Werror", "-fdiagnostics-color=never", f"-ffile-prefix-map={PACKAGES}/="),
-    f"-ffile-prefix-map={MODEL}/=",
     *("-isystem", f"{TORCH}/include", "-isystem", f"{TORCH}/include/torch/csrc/api/include"),
 )
 # -z defs: a symbol that is nowhere is an error here, and not where the library is loaded.
@@ -55,9 +54,13 @@ def main(_: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def _run(*arguments: str | Path) -> None:
-    done = subprocess.run(["/usr/bin/g++", *arguments], check=False, stderr=subprocess.PIPE, text=True)
+    # The locale decides how messages are quoted, and nothing else.
+    environment = os.environ | {"LC_ALL": "C"}
+    command = ["/usr/bin/g++", *arguments]
+    done = subprocess.run(command, check=False, env=environment, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise Refused(_told(done.stderr.splitlines(), done.returncode))
+        # The linker takes file and line from the debugging records, which have the whole path.
+        raise Refused(_told(done.stderr.replace(f"{MODEL}/", "").splitlines(), done.returncode))
 
 
 def _told(lines: list[str], code: int) -> str:

@@ -1,4 +1,7 @@
-"""Runs in the training image: writes the archives that the engine's contract names, and a model folder to serve."""
+"""Runs in the training image: writes the archives that the engine's contract names, and a model folder to serve.
+
+/library has the operator acme::scale.
+"""
 
 import hashlib
 import json
@@ -43,6 +46,11 @@ class Number(nn.Module):  # type: ignore[misc]
         return int(x.size(0))
 
 
+class Scaled(nn.Module):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.acme.scale(x, 2.0)
+
+
 class Slow(nn.Module):  # type: ignore[misc]
     """2 * x after some tenths of a second on one core; raises when x is 13, and answers NaN when x is 14."""
 
@@ -61,7 +69,8 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def main(out: Path) -> None:
-    for module in (Double, Pair, Dictionary, Rows, Fails, Number):
+    torch.ops.load_library("/library")
+    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Scaled):
         torch.jit.script(module()).save(str(out / module.__name__.lower()))
     (out / "broken").write_bytes((out / "double").read_bytes()[:-100])
 
