@@ -25,11 +25,12 @@ def compile_operators(spec: ModelSpec, *, toolchain: Image, engine: Engine, out:
     """
     names = [file.path.relative_to(spec.folder / "ops").as_posix() for file in operator_sources(spec)]
     others = [name for name in names if Path(name).suffix in _OTHER_SOURCES]
-    if others or not any("/" not in name and name.endswith(".cpp") for name in names):
+    sources = [f"ops/{name}" for name in names if "/" not in name and name.endswith(".cpp")]
+    if others or not sources:
         raise CompileError(
             f"{spec.folder / 'ops'}: holds {', '.join(others or names)}, and only ops/*.cpp is compiled (for the CPU). "
             "Rename or move what defines operators, or remove the folder."
         )
     bench = Workbench(spec=spec, trainer=toolchain, engine=engine, out=out, error=CompileError, granted=_LIMITS)
-    bench.run("compile", {})
+    bench.run("compile", {"sources": sources})
     return File.of(out / "ops.so")

@@ -32,15 +32,15 @@ _PLACE = re.compile(r"(?P<place>[^\s:]+:\d+)(?::[^:\s]+)?: (?:fatal )?(?:error: 
 _LAST_LINES = 20
 
 
-def main(_: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Writes out/ops.so.
+def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
+    """Writes out/ops.so from the order's sources, which are paths in the model's folder.
 
     Raises:
         Refused: the compiler or the linker does; the message has file, line and its last lines.
     """
     # Seen from the model's folder, files have the same names wherever that folder lies.
     os.chdir(MODEL)
-    sources = sorted(Path("ops").glob("*.cpp"))
+    sources = [Path(source) for source in order["sources"]]
     with tempfile.TemporaryDirectory() as folder:
         objects = [Path(folder) / f"{source.stem}.o" for source in sources]
         for source, made in zip(sources, objects, strict=True):

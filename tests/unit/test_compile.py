@@ -46,6 +46,7 @@ def test_the_toolchain_sees_the_model_and_writes_the_library(
     (job,) = engine.jobs
     assert job.image == toolchain.digest
     assert job.command == ("python", "-m", "pipeline.inside.compile")
+    assert json.loads(job.env["TORCHYARD_ORDER"]) == {"sources": ["ops/scale.cpp"]}
     assert {mount.target: (mount.source.name, mount.writable) for mount in job.mounts} == {
         "/torchyard/pipeline/inside": ("inside", False),
         "/torchyard/model": ("tiny", False),
