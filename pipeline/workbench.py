@@ -57,7 +57,7 @@ class Workbench:
                 the model or its container failed.
         """
         if self.ops and not self.ops.is_intact():
-            raise self.error(f"{self.ops.path}: is gone, or not what was compiled. Run `inv compile --force`.")
+            raise self.error(f"{self.ops.path}: is gone, or not what was compiled. Run `inv compile --force` for it.")
         self.out.mkdir(parents=True, exist_ok=True)
         result = self.out / "result.json"
         result.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ path to them: whoever loads it has loaded torch before.
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,13 +31,20 @@ _LINK = (
 )
 _PLACE = re.compile(r"(?P<place>[^\s:]+:\d+)(?::[^:\s]+)?: (?:fatal )?(?:error: )?(?P<told>.*)")
 _LAST_LINES = 20
+# In a process of its own: torch ends the one whose library registers what it refuses.
+_REGISTER = """
+import sys
+from pathlib import Path
+from pipeline.inside.source import load_operators
+print(*load_operators(Path(sys.argv[1])), sep="\\n")
+"""
 
 
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     """Writes out/ops.so from the order's sources, which are paths in the model's folder.
 
     Raises:
-        Refused: the compiler or the linker does; the message has file, line and its last lines.
+        Refused: the compiler, the linker or torch does; the message has the last lines, and file and line of the code.
     """
     # Seen from the model's folder, files have the same names wherever that folder lies.
     os.chdir(MODEL)
@@ -47,9 +55,13 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
             print(f"g++ {source}")
             _run("-c", source, "-o", made, *_COMPILE)
         half = out / ".ops.so"
-        _run("-shared", *objects, "-o", half, *_LINK)
-    half.chmod(0o644)
-    half.replace(out / "ops.so")
+        try:
+            _run("-shared", *objects, "-o", half, *_LINK)
+            _register(half)
+            half.chmod(0o644)
+            half.replace(out / "ops.so")
+        finally:
+            half.unlink(missing_ok=True)
     return {}
 
 
@@ -63,11 +75,33 @@ def _run(*arguments: str | Path) -> None:
         raise Refused(_told(done.stderr.replace(f"{MODEL}/", "").splitlines(), done.returncode))
 
 
+def _register(library: Path) -> None:
+    """Shows which operators the library registers."""
+    command = [sys.executable, "-c", _REGISTER, str(library)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise Refused(
+            "The operators in ops/ compile, and torch cannot register them. "
+            f"Correct what it names and run again:\n{_last(done.stderr.splitlines())}"
+        )
+    if not done.stdout.strip():
+        raise Refused(
+            "The operators in ops/ compile and register nothing, so that no model can call them. "
+            "Register each with TORCH_LIBRARY; model_src/README.md shows how."
+        )
+    print(done.stdout, end="")
+
+
 def _told(lines: list[str], code: int) -> str:
     """What the compiler or the linker said, with the first place that it blames up front."""
     first = next(_blamed(lines), f"g++ ended with exit code {code}")
-    last = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
-    return f"The operators in ops/ cannot be compiled. {first}. Correct it and run again; g++'s last lines:\n{last}"
+    return (
+        f"The operators in ops/ cannot be compiled. {first}. Correct it and run again; g++ ends with:\n{_last(lines)}"
+    )
+
+
+def _last(lines: list[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
 
 
 def _blamed(lines: list[str]) -> Iterator[str]:

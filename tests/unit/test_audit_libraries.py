@@ -1,6 +1,7 @@
 """The library of a model's own operators in an image: what it needs is there, and nothing else comes with it."""
 
 import random
+import tarfile
 
 import pytest
 
@@ -43,9 +44,15 @@ def test_a_library_whose_needs_are_in_the_image_passes(members: tuple[Member, ..
         (_ops(library(search="$ORIGIN")),),
         (_ops(library(), mode=0o555),),
         (_ops(ELF),),
+        (_ops(b"text"),),
         (_ops(library()[:-40]),),
+        (link("model/ops.so", "../opt/torchyard/lib/libtorch_cpu.so"),),
+        (Member(path="model/ops.so", type=tarfile.LNKTYPE, target="opt/torchyard/lib/libtorch_cpu.so", mode=0o444),),
     ],
-    ids=["missing", "beside", "dangling", "by path", "runpath", "origin", "mode", "no library", "cut off"],
+    ids=[
+        *("missing", "beside", "dangling", "by path", "runpath", "origin", "mode", "no library", "text", "cut off"),
+        *("symlink", "hardlink"),
+    ],
 )
 def test_a_library_that_cannot_be_loaded_as_it_is_meant_is_found(members: tuple[Member, ...]) -> None:
     found = _reason(*members)

@@ -36,7 +36,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
 
     def export(trained: TrainedModel, *, accepted: str, **_: object) -> Archive:
         evidence = replace(values.EVIDENCE, accepted=accepted)
-        return replace(values.archive(tmp_path / "made"), trained=trained, ops=trained.ops, evidence=evidence)
+        return replace(values.archive(tmp_path / "made"), trained=trained, evidence=evidence, ops=trained.ops)
 
     def image(tag: str) -> Callable[..., Image | None]:
         return lambda *_, **__: engine.find(tag)

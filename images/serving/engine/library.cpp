@@ -12,18 +12,11 @@ namespace torchyard {
 
 std::vector<std::string> load_library(const std::string& path) {
   const auto before = operators();
-  try {
-    // NOW: a symbol that is missing is told here and not by a crash in a request. LOCAL: torch finds the operators by
-    // their registration, so that nobody has to find them by symbol, and none of theirs can take the place of torch's.
-    if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr) {
-      const auto* reason = dlerror();
-      throw LoadError(reason ? reason : path + ": the loader gives no reason.");
-    }
-  } catch (const LoadError&) {
-    throw;
-  } catch (const std::exception& error) {
-    // A registration that torch refuses throws through the library's initialisers.
-    throw LoadError(error.what());
+  // NOW: a symbol that is missing is told here and not by a crash in a request. LOCAL: torch finds the operators by
+  // their registration, so that nobody has to find them by symbol, and none of theirs can take the place of torch's.
+  if (dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL) == nullptr) {
+    const auto* reason = dlerror();
+    throw LoadError(reason ? reason : path + ": the loader gives no reason.");
   }
   const auto after = operators();
   std::vector<std::string> registered;
