@@ -15,8 +15,8 @@ from pipeline.inside.order import MODEL, Refused, answer
 from pipeline.inside.samples import Sample, Value, outputs_of
 from pipeline.inside.train import seed
 
-# The executor profiles the first runs of a shape and from then on runs other, specialised code.
-RUNS = 3
+# The executor profiles the first run of a shape and from then on runs other, specialised code.
+RUNS = 2
 
 
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:

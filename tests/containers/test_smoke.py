@@ -53,9 +53,11 @@ def _never_healthy(_: ServingImage) -> dict[str, Any]:
 
 
 def test_a_good_image_passes_and_is_measured(tiny_image: ServingImage, engine: DockerEngine) -> None:
-    verdict = smoke(tiny_image.tag, limits=LIMITS, engine=engine)
+    verdict = smoke(tiny_image.tag, limits=LIMITS, engine=engine, probes=tiny_image.archive.samples.path)
     assert verdict.digest == tiny_image.digest
-    assert {"max_abs", "ready_seconds", "memory_mib", "stop_seconds"} <= set(verdict.measured)
+    assert verdict.measured["wire.logits.agreement"] == 1
+    assert verdict.measured["wire.species.equal"] == 1
+    assert {"max_abs", "wire.logits.max_rel", "ready_seconds", "memory_mib", "stop_seconds"} <= set(verdict.measured)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from server.loading import load, load_operators
 from server.replaying import WARM_UP_RUNS, by_shape, shapes_of
 from server.samples import Sample
 
-# Of the same run in several loads the fastest counts: what is slow by chance is slow once.
+# What is slow by chance is slow in one load; what is slow in all of them is slow because of the executor.
 LOADS = 3
 # Within this of the steady time, runs no longer get faster; of runs of microseconds the clock's own share is left out.
 _STEADY = 1.3
@@ -85,15 +85,16 @@ def _timed(path: Path, firsts: Sequence[Sample], engine: Engine) -> list[list[fl
 
 def summary(loads: Sequence[Sequence[float]]) -> dict[str, Any]:
     """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady."""
-    fastest = [min(run) for run in zip(*loads, strict=False)]
-    steady = statistics.median(fastest[len(fastest) // 2 :])
-    slow = [seconds > _STEADY * steady + _CLOCK for seconds in fastest]
+    runs = list(zip(*loads, strict=False))
+    steady = [statistics.median(load[len(load) // 2 :]) for load in loads]
+    # Each load is held against itself: the machine may have been slower all through one of them.
+    slow = [all(s > _STEADY * late + _CLOCK for s, late in zip(run, steady, strict=True)) for run in runs]
     # Two in a row, so that one that is fast by chance is not taken for the beginning.
     first = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
     return {
-        "cold": fastest[0] * 1e3,
-        "second": fastest[1] * 1e3,
-        "steady": steady * 1e3,
+        "cold": min(runs[0]) * 1e3,
+        "second": min(runs[1]) * 1e3,
+        "steady": min(steady) * 1e3,
         "runs": max(WARM_UP_RUNS, first + 1),
     }
 
