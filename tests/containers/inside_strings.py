@@ -9,6 +9,7 @@ from zipfile import ZipFile
 import torch
 from torch import nn
 
+from pipeline.inside import parity
 from pipeline.inside.deviation import Deviation
 from pipeline.inside.freezing import freeze
 from pipeline.inside.order import Refused
@@ -107,6 +108,16 @@ def _forward_may_return() -> None:
             assert torch.equal(got, wanted) if isinstance(wanted, torch.Tensor) else got == wanted, result
 
 
+class Halves(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> list[str]:
+        return [each[:1] for each in text]
+
+
+def _halves_of_characters() -> None:
+    sample = Sample(inputs=(["a", "é"],), outputs=(["a", "é"],))
+    parity._run(torch.jit.script(Halves()), sample, ["y"], what="frozen, sample 3")
+
+
 def _answer(*outputs: Any) -> Callable[[], object]:
     class Constant(nn.Module):  # type: ignore[misc]
         def forward(self, _: Any) -> Any:
@@ -127,6 +138,10 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: outputs_of({"y": 1}, ["y"]), r"returned a int\. Return tensors and lists of strings"),
     (lambda: outputs_of([["a", LONG]], ["y"]), r"returned a list\. Return"),
     (lambda: outputs_of(None, ["y"]), r"returned a NoneType"),
+    (
+        _halves_of_characters,
+        r"frozen, sample 3: the archive answers with a string that is not UTF-8 .*: cut them between ASCII",
+    ),
     (lambda: serialized(["a", "\ud800"], what="0/input/text"), r"String 1 of 0/input/text is '\\ud800', which is not"),
     (_answer(["a", "b"], LONG, LONG), r"gives 3 outputs; model\.yaml declares 2: `label`, `length`"),
     (_answer(LONG, LONG), r"gives the output `label` as INT64 \[1\]; model\.yaml declares BYTES \[-1\]"),
