@@ -114,6 +114,19 @@ def test_each_way_in_which_the_replay_fails(
 
 
 @pytest.mark.usefixtures("runtime")
+def test_an_archive_that_hangs_is_given_up(engine: FakeEngine, tmp_path: Path) -> None:
+    def hang(job: Job, on_line: Callable[[str], None]) -> None:
+        on_line("it began")
+        raise ContainerFailed(f"it did not end within {job.seconds} s", hung=True)
+
+    engine.on_run = hang
+    message = _refusal(_bare(tmp_path), engine)
+    assert "error hangs, in the runtime" in message
+    assert f"within {engine.jobs[0].seconds} s" in message
+    assert "it began" in message
+
+
+@pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize("line", ["", "[" * 100_000, '{"samples": 1, "outputs": 7}', '{"samples": "x", "outputs": {}}'])
 def test_a_replay_without_a_usable_report_proves_nothing(engine: FakeEngine, tmp_path: Path, line: str) -> None:
     engine.on_run = _answering(line)
