@@ -133,16 +133,28 @@ def test_samples_that_disagree_are_refused(exported: Path, runtime: Image, engin
 def test_an_archive_that_looks_right_and_does_not_load_is_refused(
     runtime: Image, engine: DockerEngine, tmp_path: Path
 ) -> None:
-    """Only the loader finds that an argument is missing: operators are compared by name."""
+    """Only the loader finds that an argument is of another type: on the host they are counted."""
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(GOLDEN / "function.pt") as old, zipfile.ZipFile(path, "w") as new:
         for info in old.infolist():
-            new.writestr(info.filename, old.read(info).replace(b"torch.mul(x, 2)", b"torch.mul()"))
+            new.writestr(info.filename, old.read(info).replace(b"torch.mul(x, 2)", b'torch.mul(x, "2")'))
     assert "error does-not-load, in the runtime" in _refusal(path, runtime, engine)
 
 
-def test_an_image_that_is_no_runtime_is_refused(trainer: Image, engine: DockerEngine) -> None:
-    assert "no TorchScript runtime" in _refusal(GOLDEN / "traced.pt", trainer, engine)
+def test_an_image_with_pythons_torch_is_asked(trainer: Image, engine: DockerEngine, tmp_path: Path) -> None:
+    """The same image sees what it lacks, and loads what it does not lack."""
+    path = Path(shutil.copy(GOLDEN / "traced.pt", tmp_path))
+    verdict = check(path, runtime=trainer.digest, engine=engine)
+    assert [finding.rule for finding in verdict.findings] == ["no-samples"]
+    newer = Path(shutil.copy(OTHERS / "torch-2.13.0-newer.pt", tmp_path))
+    assert "has no operator aten::hash_tensor" in _refusal(newer, trainer, engine)
+
+
+def test_an_image_without_torch_is_refused(runtime: Image, engine: DockerEngine) -> None:
+    assert runtime  # and with it the root that it is made from
+    serving = engine.find("torchyard-base:serving")
+    assert serving
+    assert "neither the facts of a TorchScript runtime" in _refusal(GOLDEN / "traced.pt", serving, engine)
 
 
 _LOAD_EACH = """
