@@ -97,13 +97,17 @@ class TestsFailed(PipelineError):
 
 
 class ContainerFailed(PipelineError):
-    """A container that we ran ended with an error. Steps turn it into their own error; `code` is its exit code."""
+    """A container that we ran ended with an error. Steps turn it into their own error; `code` is its exit code.
+
+    `hung` tells of one that did not end in the time that it had, and was stopped.
+    """
 
     exit_code = 17
 
-    def __init__(self, message: str, *, code: int = 137) -> None:
+    def __init__(self, message: str, *, code: int = 137, hung: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.hung = hung
 
 
 class CompileError(PipelineError):

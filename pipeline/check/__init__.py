@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.artifacts import File, Finding, Verdict, accepted_branch
-from pipeline.check import evidence
+from pipeline.check import evidence, foreign
 from pipeline.check.replay import replay
 from pipeline.check.runtime import RuntimeFacts, facts_of
 from pipeline.check.static import inspect
@@ -20,8 +20,9 @@ def check(archive: Path, *, runtime: str, engine: Engine) -> Verdict:
     """Judges a TorchScript archive against a runtime image: on the host without loading it, then loaded there.
 
     With contract.json and samples.safetensors beside it, both must belong to it, and the samples are replayed in
-    the runtime; an archive from elsewhere is only loaded. `measured` has the largest errors of each output.
-    Operators that the runtime lacks must be in ops.so beside it, the library that the contract names.
+    the runtime; an archive from elsewhere is only loaded, and so is any in an image that Torchyard did not build.
+    `measured` has the largest errors of each output. Operators that the runtime lacks must be in ops.so beside it,
+    the library that the contract names.
 
     Raises:
         CheckError: they do not fit, or the archive is not sound. The message has every finding.
@@ -52,6 +53,8 @@ def examine(
     findings = tuple(_static(archive, facts))
     if not load or any(_is_error(finding) for finding in findings):
         return findings, {}
+    if facts.foreign:
+        return (*findings, foreign.load(archive, image.digest, engine=engine)), {}
     replayed, measured = replay(archive, image.digest, engine=engine)
     return (*findings, *replayed), measured
 

@@ -41,6 +41,10 @@ _MEANINGS: Mapping[int, tuple[str, str, str]] = {
 }
 
 _REBUILD = "Build the runtime again with `inv images`; if that does not help, this is a fault in Torchyard."
+_HANGS = (
+    "Look for a loop without an end in the model's code or in its start-up; if the machine was only busy, "
+    "check the archive again."
+)
 _UNPROVEN = Finding(
     rule="no-samples",
     level="warning",
@@ -91,6 +95,8 @@ def _job(archive: File, image: str, *, proven: bool) -> Job:
 
 
 def _failure(error: ContainerFailed, lines: list[str]) -> Finding:
+    if error.hung:
+        return _finding("hangs", f"the archive neither loads nor fails within {_SECONDS} s" + _quoted(lines), _HANGS)
     rule, told, fix = _MEANINGS.get(
         error.code, ("replay-failed", f"the replay ended with exit code {error.code}", _REBUILD)
     )

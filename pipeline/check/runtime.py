@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from pipeline.check.foreign import describe
 from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 
@@ -17,7 +18,7 @@ class RuntimeFacts:
     """The facts of a runtime. `operators` maps `namespace::name` to its overloads ("" is the unnamed one) and
     those to their schemas; `classes` are `namespace.Name`; `archive_versions` the first and last readable one.
     `upgraders` maps an overload's full name to what it was before: each format number from which on it is as it is
-    now, with its schema until then, in order."""
+    now, with its schema until then, in order. `foreign` tells of an image that Torchyard did not build."""
 
     torch: str
     device: str
@@ -25,6 +26,7 @@ class RuntimeFacts:
     operators: Mapping[str, Mapping[str, str]]
     classes: frozenset[str]
     upgraders: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    foreign: bool = False
 
     def plus(self, schemas: Iterable[str]) -> "RuntimeFacts":
         """The facts once a library with these operators is loaded; it cannot replace one that the runtime has."""
@@ -71,19 +73,20 @@ def facts_of(reference: str, *, engine: Engine) -> tuple[Image, RuntimeFacts]:
     """The image that `reference` names, and its facts.
 
     Raises:
-        CheckError: there is no such image, or it is no TorchScript runtime.
+        CheckError: there is no such image, or nothing in it says what it can load.
     """
     image = engine.find(reference)
     if image is None:
         raise CheckError(f"{reference}: there is no such image in the engine. Build it with `inv images`, or load it.")
     content = engine.read_file(image.digest, FACTS)
     if content is None:
-        raise CheckError(
-            f"{reference}: the image has no {FACTS}, so it is no TorchScript runtime that Torchyard built and nothing "
-            "says what it can load. Name a torchscript-runtime image or a serving image made from one."
-        )
+        return image, replace(_parsed(reference, describe(reference, image.digest, engine=engine)), foreign=True)
+    return image, _parsed(reference, content)
+
+
+def _parsed(reference: str, content: bytes) -> RuntimeFacts:
     try:
-        return image, parse(content)
+        return parse(content)
     except ValueError as error:
         raise CheckError(
             f"{reference}: {FACTS} in the image is not what the runtime's build writes ({error}). "

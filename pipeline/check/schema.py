@@ -228,7 +228,7 @@ def _replaces(was: Argument, has: Argument) -> str | None:
         return f"{was.name} was {_aliased(was)} and is {_aliased(has)}"
     if has.keyword_only and not was.keyword_only:
         return f"{was.name} is taken by keyword only"
-    if was.default is not None and _value(was.default) != _value(has.default):
+    if was.default is not None and (has.default is None or _value(was.default) != _value(has.default)):
         return f"the default of {was.name} was {was.default} and is {has.default or 'gone'}"
     return None
 
@@ -256,9 +256,9 @@ def _aliased(argument: Argument) -> str:
     return f"{argument.type}{argument.alias}"
 
 
-def _value(default: str | None) -> object:
+def _value(default: str) -> object:
     """A default as a value, so that `1e-05` and `0.00001` are one; as written where it is none of Python's."""
     try:
-        return ast.literal_eval(default or "")
+        return ast.literal_eval(default)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return default

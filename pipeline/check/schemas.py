@@ -43,7 +43,7 @@ def compare(
         if not present:
             yield missing(name, facts, archived, where=where(name))
         elif overload not in present:
-            yield _missing_overload(wanted.name, facts, archived, has=present, where=where(name))
+            yield _missing_overload(wanted.name[:500], facts, archived, has=present, where=where(name))
         elif reason := _broken(wanted, reading(name, overload, archive=archived.version, facts=facts).schema):
             yield _changed_schema(text, present[overload], reason, facts, archived, where=where(name))
 
@@ -122,7 +122,8 @@ def _changed_schema(
     wanted: str, present: str, reason: str, facts: RuntimeFacts, archived: Archived, *, where: str
 ) -> Finding:
     full = wanted.partition("(")[0]
-    told = f"{full} was exported as `{wanted}`, and in the runtime it is `{present}`: {reason}; {_age(facts, archived)}"
+    told = f"{full} was exported as `{wanted[:800]}`, and in the runtime it is `{present[:800]}`: {reason[:800]}"
+    told += f"; {_age(facts, archived)}"
     return _finding("changed-schema", where, told, _cure(full, facts, archived))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from pipeline.artifacts import Finding
+from pipeline.check.directory import misplaced
 
 MAX_DIRECTORY = 4 * 2**20
 MAX_ENTRIES = 40_000
@@ -68,6 +69,8 @@ def open_archive(stream: BinaryIO) -> Zipped:
     findings = (*_dishonest(infos), *_oversized(infos, size, file.start_dir))
     if findings:
         raise NotAnArchive(*findings)
+    if told := misplaced(stream, start=file.start_dir, count=len(infos)):
+        raise NotAnArchive(_hostile("the directory", told))
     root = infos[0].filename.partition("/")[0] if infos else ""
     entries = {info.filename.removeprefix(f"{root}/"): info for info in infos}
     return Zipped(file=file, entries=entries)
@@ -140,6 +143,7 @@ def _truncated(size: int, error: BaseException) -> Finding:
 
 def _dishonest(infos: list[zipfile.ZipInfo]) -> Iterator[Finding]:
     """Entries that torch.jit.save never writes and that mean different things to different readers."""
+    # In lower case: PyTorch's reader finds `CODE/a.py` when it looks for `code/a.py`.
     seen: set[str] = set()
     root = infos[0].filename.partition("/")[0] if infos else ""
     for info in infos:
@@ -149,15 +153,26 @@ def _dishonest(infos: list[zipfile.ZipInfo]) -> Iterator[Finding]:
             told = "the name leads out of the archive; unpacking it could overwrite other files"
         elif "/" not in name or name.partition("/")[0] != root:
             told = f"the entry is not in the archive's one folder, {root!r}"
-        elif name in seen:
+        elif name.lower() in seen:
             told = "there are two entries of this name; which one is loaded depends on the reader"
+        elif _is_disguised(name):
+            told = "PyTorch's reader takes it for another name: it does not tell upper case from lower case"
         elif info.flag_bits & _ENCRYPTED:
             told = "the entry is encrypted, which TorchScript archives never are"
         elif info.compress_type not in _METHODS:
             told = f"the entry is compressed by method {info.compress_type}; PyTorch reads stored and deflated ones"
-        seen.add(name)
+        seen.add(name.lower())
         if told:
             yield _hostile(repr(name[:200]), told)
+
+
+def _is_disguised(name: str) -> bool:
+    """Whether the part of a name that torch itself gives is not written as torch writes it."""
+    _, _, rest = name.partition("/")
+    top, below, _ = rest.partition("/")
+    if top == "code" and below:
+        return rest.lower().endswith(".py") and not rest.endswith(".py")
+    return top != top.lower()
 
 
 def _oversized(infos: list[zipfile.ZipInfo], size: int, directory: int) -> Iterator[Finding]:

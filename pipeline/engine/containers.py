@@ -119,7 +119,8 @@ def run_to_end(container: Container, job: Job, on_line: Callable[[str], None]) -
         raise
     if patience.ran_out:
         raise ContainerFailed(
-            f"`{' '.join(job.command)}` did not end within {job.seconds:g} s and was stopped:\n{_indented(last)}"
+            f"`{' '.join(job.command)}` did not end within {job.seconds:g} s and was stopped:\n{_indented(last)}",
+            hung=True,
         )
     if not code:
         return

@@ -1,5 +1,6 @@
 """The check gate with the real runtime: what fits passes and is measured, and each planted fault is refused."""
 
+import importlib
 import json
 import shutil
 import struct
@@ -9,13 +10,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Archive, File
-from pipeline.check import check
-from pipeline.engine import Image
+from pipeline.artifacts import Archive, File, Limits
+from pipeline.check import check, facts_of, inspect
+from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import CheckError
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+HOME = Path(__file__).parents[2]
+GOLDEN = HOME / "tests/golden"
+OTHERS = GOLDEN / "others"
 
 
 @pytest.fixture
@@ -130,13 +133,89 @@ def test_samples_that_disagree_are_refused(exported: Path, runtime: Image, engin
 def test_an_archive_that_looks_right_and_does_not_load_is_refused(
     runtime: Image, engine: DockerEngine, tmp_path: Path
 ) -> None:
-    """Only the loader finds that an argument is missing: operators are compared by name."""
+    """Only the loader finds that an argument is of another type: on the host they are counted."""
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(GOLDEN / "function.pt") as old, zipfile.ZipFile(path, "w") as new:
         for info in old.infolist():
-            new.writestr(info.filename, old.read(info).replace(b"torch.mul(x, 2)", b"torch.mul()"))
+            new.writestr(info.filename, old.read(info).replace(b"torch.mul(x, 2)", b'torch.mul(x, "2")'))
     assert "error does-not-load, in the runtime" in _refusal(path, runtime, engine)
 
 
-def test_an_image_that_is_no_runtime_is_refused(trainer: Image, engine: DockerEngine) -> None:
-    assert "no TorchScript runtime" in _refusal(GOLDEN / "traced.pt", trainer, engine)
+def test_an_image_with_pythons_torch_is_asked(trainer: Image, engine: DockerEngine, tmp_path: Path) -> None:
+    """The same image sees what it lacks, and loads what it does not lack."""
+    path = Path(shutil.copy(GOLDEN / "traced.pt", tmp_path))
+    verdict = check(path, runtime=trainer.digest, engine=engine)
+    assert [finding.rule for finding in verdict.findings] == ["no-samples"]
+    newer = Path(shutil.copy(OTHERS / "torch-2.13.0-newer.pt", tmp_path))
+    assert "has no operator aten::hash_tensor" in _refusal(newer, trainer, engine)
+
+
+def test_an_image_without_torch_is_refused(runtime: Image, engine: DockerEngine) -> None:
+    assert runtime  # and with it the root that it is made from
+    serving = engine.find("torchyard-base:serving")
+    assert serving
+    assert "neither the facts of a TorchScript runtime" in _refusal(GOLDEN / "traced.pt", serving, engine)
+
+
+_LOAD_EACH = """
+import json, pathlib, _engine
+from server.errors import StartError
+from server.loading import load
+for path in sorted(pathlib.Path("/archives").glob("*.pt")):
+    try:
+        load(path, _engine, optimize=False)
+        print(json.dumps([path.name, True]), flush=True)
+    except StartError:
+        print(json.dumps([path.name, False]), flush=True)
+"""
+
+
+def test_the_runtime_agrees_with_what_is_said_of_other_torches_archives(runtime: Image, engine: DockerEngine) -> None:
+    """What has no error loads, and what has one does not: neither is refused without need, nor let through."""
+    lines: list[str] = []
+    job = Job(
+        image=runtime.digest,
+        command=("/usr/bin/python3.13", "-c", _LOAD_EACH),
+        limits=Limits(memory=1024, cpus=2, pids=64),
+        mounts=(Mount(source=OTHERS, target="/archives"),),
+        seconds=300,
+    )
+    engine.run(job, on_line=lines.append)
+    loads = dict(json.loads(line) for line in lines if line.startswith("["))
+    _, facts = facts_of(runtime.digest, engine=engine)
+    said = {}
+    for path in OTHERS.glob("*.pt"):
+        with path.open("rb") as stream:
+            said[path.name] = all(finding.level != "error" for finding in inspect(stream, facts))
+    assert loads == said
+    assert set(loads.values()) == {True, False}
+
+
+def test_an_archive_that_never_ends_loading_is_given_up(
+    runtime: Image, engine: DockerEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("pipeline.check.replay"), "_SECONDS", 5)
+    path = Path(shutil.copy(GOLDEN / "endless.pt", tmp_path))
+    assert "error hangs, in the runtime" in _refusal(path, runtime, engine)
+
+
+def test_schemas_are_read_and_compared_as_torch_does(trainer: Image, engine: DockerEngine) -> None:
+    """Every operator of torch's is read, and each is compared with changed ones in both directions."""
+    lines: list[str] = []
+    job = Job(
+        image=trainer.digest,
+        command=("python", "-m", "tests.containers.schemas"),
+        limits=Limits(memory=4096, cpus=2, pids=64),
+        mounts=(
+            Mount(source=HOME / "pipeline", target="/src/pipeline"),
+            Mount(source=HOME / "tests", target="/src/tests"),
+        ),
+        env={"PYTHONPATH": "/src", "PYTHONSAFEPATH": "1"},
+        seconds=300,
+    )
+    engine.run(job, on_line=lines.append)
+    report = json.loads(lines[-1])
+    assert report["read"] > 4000
+    assert report["compared"] > 3000
+    assert report["refused"] > 1000
+    assert report["wrong"] == []

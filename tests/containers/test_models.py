@@ -22,4 +22,4 @@ def test_a_model_is_served_and_explained(engine: DockerEngine, name: str) -> Non
     assert (line.audit.digest, line.smoke.digest) == (line.assemble.digest, line.assemble.digest)
     assert line.export.evidence.method == METHODS[name]
     assert line.export.evidence.requested == "auto"
-    assert list(explain(line.export))[0].startswith(f"{name} ")
+    assert next(iter(explain(line.export))).startswith(f"{name} ")

@@ -8,7 +8,7 @@ Run it where torch and torchvision are, from the root of the repository:
 """
 
 # torch is not on the host, so to mypy its Module is of any type.
-# mypy: disallow-subclassing-any=False
+# mypy: disallow-subclassing-any=False, disallow-untyped-decorators=False
 import hashlib
 import io
 import json
@@ -98,6 +98,24 @@ class Moved(nn.Module):
         return x.cuda().relu()
 
 
+class Endless(nn.Module):
+    """What is run on loading does not end."""
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[int, bool]:
+        return 1, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[int, bool]) -> None:
+        n, training = state
+        while n > 0:
+            n = n * 3 % 7
+        self.training = training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
 def twice(x: Tensor) -> Tensor:
     """A function, which has no training mode and yet an attribute of this name when saved."""
     return x * 2
@@ -118,6 +136,7 @@ def main() -> None:
     _save(torch.jit.script(Placed().eval()), "placed")
     _save(torch.jit.script(Driven().eval()), "driven")
     _save(torch.jit.script(Moved().eval()), "moved")
+    _save(torch.jit.script(Endless().eval()), "endless")
     _save(torch.jit.optimize_for_inference(torch.jit.script(Small().eval())), "optimized")
     torch.save(Small().eval(), HERE / "pickled.pt")
     (HERE / "runtime.json").write_text(json.dumps(_facts(), indent=1) + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from pipeline.check.evidence import contract_in
 from pipeline.check.runtime import FACTS
 from pipeline.check.zipped import open_archive
 from pipeline.engine import Image, Job
-from pipeline.errors import CheckError, ContainerFailed
+from pipeline.errors import CheckError, ContainerFailed, EngineError
 from tests.unit.fake_engine import FakeEngine, layer
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -125,6 +125,19 @@ def test_each_way_in_which_the_replay_fails(
     assert f"error {rule}, in the runtime" in message
     assert told in message
     assert "the server's own words" in message
+
+
+@pytest.mark.usefixtures("runtime")
+def test_an_archive_that_hangs_is_given_up(engine: FakeEngine, tmp_path: Path) -> None:
+    def hang(job: Job, on_line: Callable[[str], None]) -> None:
+        on_line("it began")
+        raise ContainerFailed(f"it did not end within {job.seconds} s", hung=True)
+
+    engine.on_run = hang
+    message = _refusal(_bare(tmp_path), engine)
+    assert "error hangs, in the runtime" in message
+    assert f"within {engine.jobs[0].seconds} s" in message
+    assert "it began" in message
 
 
 @pytest.mark.usefixtures("runtime")
@@ -279,9 +292,53 @@ def test_there_is_no_such_image(engine: FakeEngine, tmp_path: Path) -> None:
     assert "no such image" in _refusal(_bare(tmp_path), engine)
 
 
-def test_an_image_that_is_no_runtime(engine: FakeEngine, tmp_path: Path) -> None:
+def test_an_image_with_pythons_torch_is_asked_and_loads(engine: FakeEngine, tmp_path: Path) -> None:
     engine.add(RUNTIME, layers=(layer({"bin/sh": b""}),))
-    assert "no TorchScript runtime" in _refusal(_bare(tmp_path), engine)
+    facts = json.dumps(json.loads((GOLDEN / "runtime.json").read_bytes()))
+    engine.on_run = _answering("a library says hello", facts)
+    verdict = check(_exported(tmp_path), runtime=RUNTIME, engine=engine)
+    asked, loaded = engine.jobs
+    assert "torch._C._jit_get_all_schemas" in asked.command[-1]
+    assert asked.mounts == ()
+    assert "torch.jit.load" in loaded.command[-1]
+    assert [(mount.target, mount.writable) for mount in loaded.mounts] == [("/model/model.pt", False)]
+    assert [(finding.rule, finding.level) for finding in verdict.findings] == [("no-samples", "warning")]
+    assert "its answers were not compared" in verdict.findings[0].message
+    assert verdict.measured == {}
+
+
+def test_an_image_with_pythons_torch_that_cannot_load(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.add(RUNTIME, layers=(layer({"bin/sh": b""}),))
+    facts = json.dumps(json.loads((GOLDEN / "runtime.json").read_bytes()))
+
+    def run(job: Job, on_line: Callable[[str], None]) -> None:
+        on_line("RuntimeError: told by torch" if job.mounts else facts)
+        if job.mounts:
+            raise ContainerFailed("it ended", code=1)
+
+    engine.on_run = run
+    message = _refusal(_bare(tmp_path), engine)
+    assert "error does-not-load, in the image" in message
+    assert "told by torch" in message
+
+
+@pytest.mark.parametrize("error", [ContainerFailed("No module named 'torch'", code=1), EngineError("no python3")])
+def test_an_image_without_facts_and_without_torch(
+    engine: FakeEngine, tmp_path: Path, error: ContainerFailed | EngineError
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    engine.add(RUNTIME, layers=(layer({"bin/sh": b""}),))
+    engine.on_run = refuse
+    message = _refusal(_bare(tmp_path), engine)
+    assert "neither the facts of a TorchScript runtime" in message
+    assert str(error) in message
+
+
+def test_an_image_whose_torch_says_nothing(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.add(RUNTIME, layers=(layer({"bin/sh": b""}),))
+    assert "says nothing" in _refusal(_bare(tmp_path), engine)
 
 
 def test_an_image_whose_facts_are_broken(engine: FakeEngine, tmp_path: Path) -> None:

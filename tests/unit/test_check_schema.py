@@ -110,6 +110,12 @@ def test_what_may_not_stand_in(new: str, reason: str) -> None:
     assert reason in (breaks(parse(F), parse(new)) or "")
 
 
+def test_a_default_of_none_is_a_default() -> None:
+    old, new = parse("f(int? n=None) -> ()"), parse("f(int? n) -> ()")
+    assert breaks(old, new) == "the default of n was None and is gone"
+    assert breaks(new, old) is None
+
+
 def test_arguments_are_added_before_the_out_ones() -> None:
     old = parse("f.out(Tensor self, *, Tensor(a!) out) -> Tensor(a!)")
     assert breaks(old, parse("f.out(Tensor self, int n=1, *, Tensor(a!) out) -> Tensor(a!)")) is None

@@ -407,6 +407,31 @@ def _overlapping() -> bytes:
     return bytes(content)
 
 
+def _commented(content: bytes) -> bytes:
+    """A zip file with a comment, in which another end record could be."""
+    return content[:-2] + b"\x04\x00" + b"note"
+
+
+def _ending(content: bytes, place: int, form: str, *numbers: int) -> bytes:
+    """Numbers of the end record written over."""
+    ending = bytearray(content)
+    struct.pack_into(form, ending, len(content) - 22 + place, *numbers)
+    return bytes(ending)
+
+
+def _in_64(offset: int = 0) -> bytes:
+    """An archive with the longer end records that torch itself writes; the locator is off by `offset`."""
+    content = _golden("function")
+    _, _, _, _, count, length, start, _ = struct.unpack("<4s4H2LH", content[-22:])
+    end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, length, start)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, start + length + offset, 1)
+    return _ending(content[:-22] + end + locator + content[-22:], 16, "<L", 0xFFFFFFFF)
+
+
+def test_the_longer_end_records_are_read() -> None:
+    assert _inspect(_in_64()) == ()
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -417,6 +442,14 @@ def _overlapping() -> bytes:
         (lambda: _patched(flag=1), "encrypted"),
         (lambda: _patched(method=12), "method 12"),
         (_overlapping, "overlaps"),
+        (lambda: _zip([*_entries(_golden("function")), ("model/code/__TORCH__.py", b"")]), "two entries of this name"),
+        (lambda: _zip([*_entries(_golden("function")), ("model/CODE/more.py", b"")]), "does not tell upper case"),
+        (lambda: _zip([*_entries(_golden("function")), ("model/code/more.PY", b"")]), "does not tell upper case"),
+        (lambda: _golden("placed") + _golden("function"), "another reader finds another archive"),
+        (lambda: _commented(_golden("function")), "something follows the directory's end record"),
+        (lambda: _ending(_golden("function"), 8, "<HH", 3, 3), "claims 3 entries"),
+        (lambda: _ending(_golden("function"), 4, "<HH", 1, 1), "another disk"),
+        (lambda: _in_64(offset=1), "not where its locator says"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
