@@ -20,6 +20,7 @@ from torch import nn
 from torch.jit import ScriptModule
 
 from pipeline.inside import operators, probes, samples, source, variants, verdict
+from pipeline.inside.freezing import freeze
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 from pipeline.inside.parity import compare
 from pipeline.inside.rewrite import rewrite
@@ -95,7 +96,7 @@ def _write(
     method = contract["evidence"]["method"]
     print(f"{method} and freeze, {variant.precision} {variant.memory_format}")
     with verdict.refusing(method):
-        frozen = torch.jit.freeze(program)
+        frozen = freeze(program)
     exact = variant.precision == "fp32"
     contract = contract | asdict(variant) | {"probes": contract["probes"] | {"judged": exact}}
     if not exact:

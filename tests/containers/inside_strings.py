@@ -2,12 +2,16 @@
 
 import re
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from torch import nn
 
+from pipeline.inside import parity
 from pipeline.inside.deviation import Deviation
+from pipeline.inside.freezing import freeze
 from pipeline.inside.order import Refused
 from pipeline.inside.samples import Sample, named, outputs_of, read, take
 from pipeline.inside.strings import serialized, strings
@@ -51,6 +55,39 @@ def _samples_hold_strings() -> None:
         assert torch.equal(back.outputs[1], sample.outputs[1])
 
 
+class Vocabulary(nn.Module):  # type: ignore[misc]
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.number = {f"word{number}": number for number in range(words)}
+        self.linear = nn.Linear(1, 1)
+
+    def forward(self, text: list[str]) -> torch.Tensor:
+        known = [float(self.number[each]) for each in text]
+        return self.linear(torch.tensor(known).reshape(-1, 1))
+
+
+class Nested(nn.Module):  # type: ignore[misc]
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.inner = Vocabulary(words)
+
+    def forward(self, text: list[str]) -> torch.Tensor:
+        return self.inner(text)
+
+
+def _large_vocabularies_are_no_literals() -> None:
+    for words, kept in ((50, False), (2000, True)):
+        model = Nested(words).eval()
+        raw = BytesIO()
+        torch.jit.save(freeze(torch.jit.script(model)), raw)
+        loaded = torch.jit.load(raw := BytesIO(raw.getvalue()))
+        code = b"".join(map(ZipFile(raw).read, (name for name in ZipFile(raw).namelist() if name.endswith(".py"))))
+        assert (b"word49" in code) != kept
+        assert (len(code) < 2000) or not kept
+        assert torch.equal(loaded(["word49", "word0"]), model(["word49", "word0"]))
+        assert not [name for name, _ in loaded.named_parameters()]
+
+
 def _forward_may_return() -> None:
     one, two = torch.ones(1), torch.ones(2)
     for result, outputs in (
@@ -69,6 +106,16 @@ def _forward_may_return() -> None:
         assert len(found) == len(outputs), result
         for got, wanted in zip(found, outputs, strict=True):
             assert torch.equal(got, wanted) if isinstance(wanted, torch.Tensor) else got == wanted, result
+
+
+class Halves(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> list[str]:
+        return [each[:1] for each in text]
+
+
+def _halves_of_characters() -> None:
+    sample = Sample(inputs=(["a", "é"],), outputs=(["a", "é"],))
+    parity._run(torch.jit.script(Halves()), sample, ["y"], what="frozen, sample 3")
 
 
 def _answer(*outputs: Any) -> Callable[[], object]:
@@ -91,6 +138,10 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: outputs_of({"y": 1}, ["y"]), r"returned a int\. Return tensors and lists of strings"),
     (lambda: outputs_of([["a", LONG]], ["y"]), r"returned a list\. Return"),
     (lambda: outputs_of(None, ["y"]), r"returned a NoneType"),
+    (
+        _halves_of_characters,
+        r"sample 3: the archive answers with a string that is not UTF-8 .*: cut them between ASCII",
+    ),
     (lambda: serialized(["a", "\ud800"], what="0/input/text"), r"String 1 of 0/input/text is '\\ud800', which is not"),
     (_answer(["a", "b"], LONG, LONG), r"gives 3 outputs; model\.yaml declares 2: `label`, `length`"),
     (_answer(LONG, LONG), r"gives the output `label` as INT64 \[1\]; model\.yaml declares BYTES \[-1\]"),
@@ -117,6 +168,7 @@ def _refuses() -> None:
 def main() -> None:
     _strings_are_kept()
     _samples_hold_strings()
+    _large_vocabularies_are_no_literals()
     _forward_may_return()
     _refuses()
     same = Deviation()

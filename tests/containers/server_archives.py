@@ -43,6 +43,28 @@ class Number(nn.Module):  # type: ignore[misc]
         return int(x.size(0))
 
 
+class Lengths(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> Tensor:
+        return torch.tensor([len(each) for each in text], dtype=torch.int64)
+
+
+class Echo(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> list[str]:
+        return text
+
+
+class Loud(nn.Module):  # type: ignore[misc]
+    def forward(self, text: list[str]) -> tuple[list[str], Tensor, str]:
+        return [each + "!" for each in text], torch.tensor([len(each) for each in text], dtype=torch.int64), "done"
+
+
+class Halves(nn.Module):  # type: ignore[misc]
+    """The first byte of each string, which is half a character of some."""
+
+    def forward(self, text: list[str]) -> list[str]:
+        return [each[:1] for each in text]
+
+
 class Slow(nn.Module):  # type: ignore[misc]
     """2 * x after some tenths of a second on one core; raises when x is 13, and answers NaN when x is 14."""
 
@@ -55,33 +77,63 @@ class Slow(nn.Module):  # type: ignore[misc]
         return torch.where(x == 14, float("nan"), x * 2) + 0 * work.sum()
 
 
+class Words(nn.Module):  # type: ignore[misc]
+    """Each text with an exclamation mark, and its length in bytes; of what begins with "cut:" the first five bytes."""
+
+    def forward(self, text: list[str]) -> tuple[list[str], Tensor]:
+        loud: list[str] = []
+        lengths: list[int] = []
+        for each in text:
+            loud.append(each[:5] if each.startswith("cut:") else each + "!")
+            lengths.append(len(each))
+        return loud, torch.tensor(lengths, dtype=torch.int64)
+
+
+def _bytes(*texts: str) -> Tensor:
+    """As samples keep strings: each its length in 4 bytes, little-endian, and its UTF-8."""
+    written = [text.encode() for text in texts]
+    return torch.tensor([*b"".join(len(each).to_bytes(4, "little") + each for each in written)], dtype=torch.uint8)
+
+
 def _described(path: Path) -> dict[str, Any]:
     content = path.read_bytes()
     return {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
 
 
 def main(out: Path) -> None:
-    for module in (Double, Pair, Dictionary, Rows, Fails, Number):
+    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Lengths, Echo, Loud, Halves):
         torch.jit.script(module()).save(str(out / module.__name__.lower()))
     (out / "broken").write_bytes((out / "double").read_bytes()[:-100])
 
-    folder = out / "slow"
-    folder.mkdir()
-    torch.jit.script(Slow().eval()).save(str(folder / "model.pt"))
+    rows = {"datatype": "FP32", "shape": [-1, 3]}
     inputs = [torch.tensor([[1.0, -2.5, 3.0]]), torch.ones(2, 3)]
     samples = {f"{i}/input/x": x for i, x in enumerate(inputs)} | {f"{i}/output/y": x * 2 for i, x in enumerate(inputs)}
+    _write(out / "slow", Slow(), samples, inputs=[{"name": "x", **rows}], outputs=[{"name": "y", **rows}])
+
+    samples = {
+        "0/input/text": _bytes("good film", "日本"),
+        "0/output/loud": _bytes("good film!", "日本!"),
+        "0/output/length": torch.tensor([9, 6]),
+    }
+    texts = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("text", "loud")]
+    lengths = {"name": "length", "datatype": "INT64", "shape": [-1]}
+    _write(out / "words", Words(), samples, inputs=texts[:1], outputs=[texts[1], lengths])
+
+
+def _write(folder: Path, module: nn.Module, samples: dict[str, Tensor], **tensors: Any) -> None:
+    """A model's folder named as the model; `tensors` are the inputs and outputs of its contract."""
+    folder.mkdir()
+    torch.jit.script(module.eval()).save(str(folder / "model.pt"))
     save_file(samples, str(folder / "samples.safetensors"))
     contract = {
         "schema": 1,
-        "name": "slow",
+        "name": folder.name,
         "version": "1.0.0",
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
-        "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}],
         "tolerance": {"absolute": 1e-5, "relative": 1e-5},
         "archive": _described(folder / "model.pt"),
-        "samples": _described(folder / "samples.safetensors") | {"count": 2},
+        "samples": _described(folder / "samples.safetensors") | {"count": len({key.split("/")[0] for key in samples})},
     }
-    (folder / "contract.json").write_text(json.dumps(contract))
+    (folder / "contract.json").write_text(json.dumps(contract | tensors))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ PYTHON = "/usr/bin/python3.13"
 LIMITS = Limits(memory=1024, cpus=2, pids=256)
 X = np.array([[1.0, -2.5, 3.0]], dtype=np.float32)
 INFER = "v2/models/slow/infer"
+INFER_WORDS = "v2/models/words/infer"
+TEXTS = ["", "good film", "Æther", "日本", "a\0b", "\U0001f600"]
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": X.ravel().tolist()}
 
 Start = Callable[..., AbstractContextManager["Running"]]
@@ -172,6 +174,68 @@ def test_inference_with_tritons_client(server: Running, binary_in: bool, binary_
         answer = client.infer("slow", [tensor], outputs=[wanted], request_id="a")
         assert answer.get_response()["id"] == "a"
         np.testing.assert_allclose(answer.as_numpy("y"), 2 * rows)
+
+
+@pytest.fixture(scope="module")
+def reader(start: Start, archives: Path) -> Iterator[Running]:
+    """Serves a model of strings."""
+    with start(archives / "words") as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_strings_in_json(reader: Running) -> None:
+    text = {"name": "text", "datatype": "BYTES", "shape": [len(TEXTS)], "data": TEXTS}
+    response = requests.post(reader.url(INFER_WORDS), json={"inputs": [text]}, timeout=30)
+    assert response.status_code == 200, response.text
+    assert response.json()["outputs"] == [
+        {"name": "loud", "datatype": "BYTES", "shape": [6], "data": [text + "!" for text in TEXTS]},
+        {"name": "length", "datatype": "INT64", "shape": [6], "data": [len(text.encode()) for text in TEXTS]},
+    ]
+    none = text | {"shape": [0], "data": []}
+    response = requests.post(reader.url(INFER_WORDS), json={"inputs": [none]}, timeout=30)
+    assert [output["data"] for output in response.json()["outputs"]] == [[], []]
+
+
+@pytest.mark.parametrize("binary_in", [True, False])
+@pytest.mark.parametrize("binary_out", [True, False])
+def test_strings_with_tritons_client(reader: Running, binary_in: bool, binary_out: bool) -> None:
+    with triton.InferenceServerClient(reader.address) as client:
+        metadata = client.get_model_metadata("words")
+        assert metadata["inputs"] == [{"name": "text", "datatype": "BYTES", "shape": [-1]}]
+        tensor = triton.InferInput("text", [len(TEXTS)], "BYTES")
+        tensor.set_data_from_numpy(np.array(TEXTS, dtype=np.object_), binary_data=binary_in)
+        wanted = [triton.InferRequestedOutput(name, binary_data=binary_out) for name in ("loud", "length")]
+        answer = client.infer("words", [tensor], outputs=wanted)
+        loud = [each.decode() if binary_out else each for each in answer.as_numpy("loud")]
+        assert loud == [text + "!" for text in TEXTS]
+        assert answer.as_numpy("length").tolist() == [len(text.encode()) for text in TEXTS]
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "told"),
+    [
+        (["a", 5], 400, "inputs[0] (text).data[1]: BYTES takes strings, got 5"),
+        (["a", "\ud800"], 400, "inputs[0] (text).data[1]: half of a surrogate pair"),
+        (["a", "cut:é"], 500, "output loud: string 1: not UTF-8"),
+    ],
+)
+def test_wrong_strings_are_refused_and_the_next_are_served(
+    reader: Running, data: list[Any], status: int, told: str
+) -> None:
+    text = {"name": "text", "datatype": "BYTES", "shape": [2], "data": data}
+    response = requests.post(reader.url(INFER_WORDS), json={"inputs": [text]}, timeout=30)
+    assert response.status_code == status
+    assert told in response.json()["error"]
+    assert requests.post(reader.url(INFER_WORDS), json={"inputs": [text | {"data": ["a", "b"]}]}, timeout=30).ok
+
+
+def test_strings_are_measured_over_the_wire(reader: Running) -> None:
+    command = [PYTHON, "-m", "server.measure", "--model", "/model", "--requests", "10", "--server", "127.0.0.1:8080"]
+    code, output = reader.container.exec_run(command)
+    assert isinstance(output, bytes)
+    assert code == 0, output
+    assert json.loads(output.splitlines()[-1])["over_the_wire"]["p50_ms"] > 0
 
 
 def test_a_model_that_raises_is_a_500_and_the_next_request_is_served(server: Running) -> None:

@@ -15,6 +15,7 @@ from docker.models.containers import Container
 from numpy.typing import NDArray
 from safetensors.numpy import load
 from testcontainers.core.container import DockerContainer
+from tritonclient.utils import deserialize_bytes_tensor
 
 from pipeline.artifacts import Limits
 from pipeline.engine.docker import DockerEngine, connect, production
@@ -26,7 +27,7 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Inputs by name and the answers that the trained model gave to them."""
+    """Inputs by name and the answers that the trained model gave to them; strings are arrays of objects."""
 
     inputs: dict[str, NDArray[Any]]
     outputs: dict[str, NDArray[Any]]
@@ -88,25 +89,37 @@ def contract(engine: DockerEngine, image: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def samples(engine: DockerEngine, image: str) -> list[Sample]:
+def samples(engine: DockerEngine, image: str, contract: dict[str, Any]) -> list[Sample]:
     content = engine.read_file(image, "/model/samples.safetensors")
     assert content, "the image has no samples"
-    return _gathered(content)
+    return _gathered(content, contract)
 
 
 @pytest.fixture(scope="session")
-def probes(request: pytest.FixtureRequest) -> list[Sample]:
+def probes(request: pytest.FixtureRequest, contract: dict[str, Any]) -> list[Sample]:
     path = str(request.config.getoption("probes"))
-    return _gathered(Path(path).read_bytes()) if path else []
+    return _gathered(Path(path).read_bytes(), contract) if path else []
 
 
-def _gathered(content: bytes) -> list[Sample]:
+def _gathered(content: bytes, contract: dict[str, Any]) -> list[Sample]:
+    strings = {
+        f"{side}/{tensor['name']}"
+        for side in ("input", "output")
+        for tensor in contract[f"{side}s"]
+        if tensor["datatype"] == "BYTES"
+    }
     gathered: dict[int, Sample] = {}
     for key, tensor in load(content).items():
         index, side, name = key.split("/", 2)
         sample = gathered.setdefault(int(index), Sample(inputs={}, outputs={}))
-        (sample.inputs if side == "input" else sample.outputs)[name] = tensor
+        value = _strings(tensor) if f"{side}/{name}" in strings else tensor
+        (sample.inputs if side == "input" else sample.outputs)[name] = value
     return [gathered[index] for index in sorted(gathered)]
+
+
+def _strings(content: NDArray[Any]) -> NDArray[Any]:
+    """Samples keep strings as the bytes that go over the wire."""
+    return text(deserialize_bytes_tensor(content.tobytes()))
 
 
 @contextmanager
@@ -154,8 +167,13 @@ def short_lived(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Se
         yield server
 
 
+def text(strings: NDArray[Any]) -> NDArray[Any]:
+    """An array of str; out of binary tensors, tritonclient gives bytes."""
+    return np.array([each.decode() if isinstance(each, bytes) else each for each in strings], dtype=np.object_)
+
+
 class Deviation:
-    """Gathers how far one output is from what is expected, at most, over many answers."""
+    """Gathers how far one output is from what is expected, at most, over many answers; strings that differ are 1."""
 
     def __init__(self) -> None:
         self._absolute = self._relative = 0.0
@@ -165,14 +183,15 @@ class Deviation:
     def add(self, answer: NDArray[Any], expected: NDArray[Any]) -> None:
         """Counts an answer in; it has the expected shape."""
         assert answer.shape == expected.shape
+        if expected.dtype == np.object_:
+            answer, expected = (text(answer) == expected).astype(np.int8), np.ones(expected.shape, np.int8)
         self._equal &= answer.tobytes() == expected.tobytes()
-        if expected.dtype.kind in "fiub" and expected.size:
-            one, other = (each.astype(np.float64) for each in (answer, expected))
-            same = (one == other) | (np.isnan(one) & np.isnan(other))
-            apart = np.where(same, 0.0, np.abs(np.where(same, 0.0, one) - np.where(same, 0.0, other)))
-            self._absolute = max(self._absolute, float(apart.max()))
-            scale = np.abs(other)
-            self._relative = max(self._relative, float((apart[scale > 0] / scale[scale > 0]).max(initial=0.0)))
+        one, other = (each.astype(np.float64) for each in (answer, expected))
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        apart = np.where(same, 0.0, np.abs(np.where(same, 0.0, one) - np.where(same, 0.0, other)))
+        scale = np.abs(other)
+        self._absolute = max(self._absolute, float(apart.max(initial=0.0)))
+        self._relative = max(self._relative, float((apart[scale > 0] / scale[scale > 0]).max(initial=0.0)))
         if expected.dtype.kind == "f" and expected.ndim >= 2 and expected.shape[-1] >= 2:
             agrees = answer.argmax(axis=-1) == expected.argmax(axis=-1)
             self._agreeing += int(agrees.sum())
@@ -185,5 +204,8 @@ class Deviation:
 
 
 def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:
-    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere."""
+    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere, and strings are equal."""
+    if expected.dtype == np.object_:
+        assert text(answer).tolist() == expected.tolist()
+        return
     np.testing.assert_allclose(answer, expected, atol=tolerance["absolute"], rtol=tolerance["relative"])

@@ -11,7 +11,7 @@ from tritonclient import http as triton
 from tests.smoke.conftest import Deviation, Sample, Serving, assert_agrees
 
 # Where numpy has another name for a datatype of the protocol than the datatype's own in lower case.
-_NUMPY = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_}
+_NUMPY = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "BYTES": np.object_}
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import requests
+from tritonclient.utils import serialize_byte_tensor
 
 from tests.smoke.conftest import Sample, Serving
 
@@ -54,6 +55,26 @@ def test_binary_header_that_lies_is_a_4xx(serving: Serving, contract: dict[str, 
         serving.url(f"v2/models/{contract['name']}/infer"),
         data=b"{}",
         headers={"Inference-Header-Content-Length": "4096"},
+        timeout=30,
+    )
+    _assert_refused(response)
+
+
+@pytest.mark.parametrize("cut", [-1, 1])
+def test_binary_that_ends_wrongly_is_a_4xx(
+    serving: Serving, contract: dict[str, Any], samples: list[Sample], cut: int
+) -> None:
+    """Its size says what comes, but a byte is missing from the tensor, or one is too many."""
+    (name, value), *_ = samples[0].inputs.items()
+    declared = next(tensor for tensor in contract["inputs"] if tensor["name"] == name)
+    content = serialize_byte_tensor(value).item() if declared["datatype"] == "BYTES" else value.tobytes()
+    content = content[:cut] if cut < 0 else content + bytes(cut)
+    tensor = {"name": name, "datatype": declared["datatype"], "shape": list(value.shape)}
+    head = _body(tensor | {"parameters": {"binary_data_size": len(content)}})
+    response = requests.post(
+        serving.url(f"v2/models/{contract['name']}/infer"),
+        data=head + content,
+        headers={"Inference-Header-Content-Length": str(len(head))},
         timeout=30,
     )
     _assert_refused(response)

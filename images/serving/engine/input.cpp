@@ -8,6 +8,7 @@
 
 #include "datatypes.h"
 #include "errors.h"
+#include "strings.h"
 
 namespace py = pybind11;
 
@@ -62,7 +63,13 @@ int64_t bytes_of(const std::string& datatype, const std::vector<int64_t>& shape,
   return empty ? 0 : bytes;
 }
 
-}  // namespace
+c10::List<std::string> strings_over(const std::vector<int64_t>& shape, py::handle buffer) {
+  if (shape.size() != 1 || shape[0] < 0) {
+    throw InputError(described("BYTES", shape) + ": strings are a list, with one dimension that is not negative.");
+  }
+  const HeldBuffer held(buffer);
+  return strings_of({static_cast<const char*>(held.data()), static_cast<size_t>(held.size())}, shape[0]);
+}
 
 at::Tensor tensor_over(const std::string& datatype, const std::vector<int64_t>& shape, py::handle buffer) {
   const auto type = scalar_type_of(datatype);
@@ -86,6 +93,15 @@ at::Tensor tensor_over(const std::string& datatype, const std::vector<int64_t>& 
   const bool aligned = reinterpret_cast<uintptr_t>(data) % element == 0;
   auto tensor = at::from_blob(data, shape, [held = std::move(held)](void*) {}, options);
   return aligned ? tensor : tensor.clone();
+}
+
+}  // namespace
+
+c10::IValue value_over(const std::string& datatype, const std::vector<int64_t>& shape, py::handle buffer) {
+  if (datatype == "BYTES") {
+    return strings_over(shape, buffer);
+  }
+  return tensor_over(datatype, shape, buffer);
 }
 
 }  // namespace torchyard

@@ -8,6 +8,7 @@
 
 #include "datatypes.h"
 #include "errors.h"
+#include "strings.h"
 
 namespace torchyard {
 namespace {
@@ -33,40 +34,34 @@ torch::jit::Module load(const std::string& path, bool optimize) {
   }
 }
 
-using Named = std::pair<std::optional<std::string>, at::Tensor>;
+using Named = std::pair<std::optional<std::string>, IValue>;
 
-at::Tensor tensor_of(const IValue& value) {
-  if (!value.isTensor()) {
-    throw ModelError("forward() returned a " + value.type()->str() + " among its outputs; each must be a tensor.");
-  }
-  return value.toTensor();
-}
-
-// The tensors of what forward() returned, which is let go, so that each is held by its real owners only.
-std::vector<Named> tensors_of(IValue result) {
-  std::vector<Named> tensors;
-  if (result.isTensor()) {
-    tensors.emplace_back(std::nullopt, result.toTensor());
+// The outputs in what forward() returned, which is let go, so that each is held by its real owners only.
+std::vector<Named> values_of(IValue result) {
+  std::vector<Named> values;
+  if (result.isTensor() || result.isString() || are_strings(result)) {
+    values.emplace_back(std::nullopt, std::move(result));
   } else if (result.isTuple()) {
     for (const auto& element : result.toTupleRef().elements()) {
-      tensors.emplace_back(std::nullopt, tensor_of(element));
+      values.emplace_back(std::nullopt, element);
     }
   } else if (result.isList()) {
     for (const auto& element : result.toListRef()) {
-      tensors.emplace_back(std::nullopt, tensor_of(element));
+      values.emplace_back(std::nullopt, element);
     }
   } else if (result.isGenericDict()) {
     for (const auto& entry : result.toGenericDict()) {
       if (!entry.key().isString()) {
         throw ModelError("forward() returned a dict whose keys are not strings.");
       }
-      tensors.emplace_back(entry.key().toStringRef(), tensor_of(entry.value()));
+      values.emplace_back(entry.key().toStringRef(), entry.value());
     }
   } else {
     throw ModelError(
-        "forward() returned a " + result.type()->str() + "; it must be a tensor, or a tuple, list or dict of tensors.");
+        "forward() returned a " + result.type()->str() +
+        "; it must be a tensor or a list of strings, or a tuple, list or dict of these.");
   }
-  return tensors;
+  return values;
 }
 
 // The tensor in row-major order. Memory that somebody else holds too (an input, a weight, another output) is copied:
@@ -79,15 +74,27 @@ at::Tensor owned(const at::Tensor& tensor) {
   return shared && tensor.is_contiguous() ? tensor.clone() : tensor.contiguous();
 }
 
-Output output_of(const Named& named) {
-  const auto& [name, tensor] = named;
+Output output_of(Named named) {
+  auto& [name, value] = named;
+  if (value.isString()) {
+    return {name, "BYTES", {1}, serialized(value)};
+  }
+  if (are_strings(value)) {
+    const auto strings = value.toListRef();
+    return {name, "BYTES", {static_cast<int64_t>(strings.size())}, serialized(strings)};
+  }
+  if (!value.isTensor()) {
+    throw ModelError(
+        "forward() returned a " + value.type()->str() + " among its outputs; each must be a tensor or a list of strings.");
+  }
+  const auto tensor = std::move(value).toTensor();
   const auto datatype = datatype_of(tensor.scalar_type());
   if (!datatype) {
     throw ModelError(
         std::string("forward() returned a tensor of ") + c10::toString(tensor.scalar_type()) +
         ", which the protocol cannot carry.");
   }
-  return {name, *datatype, owned(tensor)};
+  return {name, *datatype, tensor.sizes().vec(), owned(tensor)};
 }
 
 }  // namespace
@@ -102,14 +109,13 @@ std::vector<std::string> Model::methods() const {
   return names;
 }
 
-std::vector<Output> Model::forward(const std::vector<at::Tensor>& inputs) const {
+std::vector<Output> Model::forward(const std::vector<IValue>& inputs) const {
   const c10::InferenceMode inference;
   try {
     // `inputs` stay with the caller, so that an answer that is one of them, or a view of one, is seen to be shared.
-    std::vector<IValue> arguments(inputs.begin(), inputs.end());
     std::vector<Output> outputs;
-    for (const auto& named : tensors_of(module_.get_method("forward")(std::move(arguments)))) {
-      outputs.push_back(output_of(named));
+    for (auto& named : values_of(module_.get_method("forward")(inputs))) {
+      outputs.push_back(output_of(std::move(named)));
     }
     return outputs;
   } catch (const ModelError&) {

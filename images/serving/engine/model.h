@@ -6,15 +6,18 @@
 #include <vector>
 
 #include <ATen/core/Tensor.h>
+#include <ATen/core/ivalue.h>
 #include <torch/csrc/jit/api/module.h>
 
 namespace torchyard {
 
-// One tensor of an answer, contiguous and owned by nobody else; `name` where the model returned a dict.
+// One tensor of an answer; `name` where the model returned a dict. `content` is contiguous and owned by nobody else:
+// the tensor, or of BYTES the bytes of the strings (see strings.h).
 struct Output {
   std::optional<std::string> name;
   std::string datatype;
-  at::Tensor tensor;
+  std::vector<int64_t> shape;
+  at::Tensor content;
 };
 
 class Model {
@@ -26,9 +29,9 @@ class Model {
   // The names of the archive's methods.
   std::vector<std::string> methods() const;
 
-  // Runs forward() on inputs in its own order. It may return a tensor, a tuple or list of tensors, or a dict of
-  // tensors by name. Safe to call without the GIL. Throws ModelError.
-  std::vector<Output> forward(const std::vector<at::Tensor>& inputs) const;
+  // Runs forward() on inputs in its own order. It may return a tensor or a list of strings, a tuple or list of these,
+  // or a dict of them by name; a string counts as a list of one. Safe to call without the GIL. Throws ModelError.
+  std::vector<Output> forward(const std::vector<c10::IValue>& inputs) const;
 
  private:
   torch::jit::Module module_;

@@ -13,24 +13,24 @@ namespace py = pybind11;
 namespace torchyard {
 namespace {
 
-std::vector<at::Tensor> tensors_over(const py::sequence& inputs) {
-  std::vector<at::Tensor> tensors;
+std::vector<c10::IValue> values_over(const py::sequence& inputs) {
+  std::vector<c10::IValue> values;
   for (const auto& input : inputs) {
     const auto [datatype, shape, buffer] = input.cast<std::tuple<std::string, std::vector<int64_t>, py::object>>();
-    tensors.push_back(tensor_over(datatype, shape, buffer));
+    values.push_back(value_over(datatype, shape, buffer));
   }
-  return tensors;
+  return values;
 }
 
 std::vector<Output> forward(const Model& model, const py::sequence& inputs) {
-  const auto tensors = tensors_over(inputs);
+  const auto values = values_over(inputs);
   const py::gil_scoped_release released;
-  return model.forward(tensors);
+  return model.forward(values);
 }
 
 py::buffer_info bytes_of(const Output& output) {
-  const auto size = static_cast<py::ssize_t>(output.tensor.nbytes());
-  return {output.tensor.data_ptr(), 1, "B", 1, {size}, {py::ssize_t{1}}, true};
+  const auto size = static_cast<py::ssize_t>(output.content.nbytes());
+  return {output.content.data_ptr(), 1, "B", 1, {size}, {py::ssize_t{1}}, true};
 }
 
 }  // namespace
@@ -48,7 +48,7 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Output>(m, "Output", py::buffer_protocol())
       .def_readonly("name", &Output::name)
       .def_readonly("datatype", &Output::datatype)
-      .def_property_readonly("shape", [](const Output& output) { return py::tuple(py::cast(output.tensor.sizes().vec())); })
+      .def_property_readonly("shape", [](const Output& output) { return py::tuple(py::cast(output.shape)); })
       .def_buffer(&torchyard::bytes_of);
 
   py::class_<Model>(m, "Model")

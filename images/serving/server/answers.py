@@ -4,10 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from server import strings
 from server.contract import Contract, Tensor, Tolerance
 from server.datatypes import decode
 from server.engine import Output
 from server.samples import Expected
+from server.strings import NotStrings
 
 
 class ModelFailed(Exception):
@@ -26,7 +28,7 @@ class Answer:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """The largest absolute and relative differences (the latter where something other than 0 was expected), and the
-    index of the first element beyond tolerance."""
+    index of the first element beyond tolerance. Of strings, which have to be equal, both are 0 or 1."""
 
     absolute: float
     relative: float
@@ -37,7 +39,7 @@ def named(contract: Contract, outputs: Sequence[Output]) -> tuple[Answer, ...]:
     """The outputs in the contract's order: by name where the model names them, else by position.
 
     Raises:
-        ModelFailed: their number, names, datatypes or shapes are not the contract's.
+        ModelFailed: their number, names, datatypes or shapes are not the contract's, or a string is not UTF-8.
     """
     if len(outputs) != len(contract.outputs):
         raise ModelFailed(f"forward() returned {len(outputs)} outputs, and the contract has {len(contract.outputs)}.")
@@ -56,7 +58,13 @@ def _answer(tensor: Tensor, output: Output) -> Answer:
             f"output {tensor.name}: forward() returned {output.datatype} {list(output.shape)}, "
             f"and the contract has {tensor.datatype.name} {list(tensor.shape)}."
         )
-    return Answer(tensor=tensor, shape=output.shape, content=memoryview(output))
+    content = memoryview(output)
+    if tensor.datatype.kind == "string":
+        try:
+            strings.decode(content, output.shape[0])
+        except NotStrings as error:
+            raise ModelFailed(f"output {tensor.name}: {error}.") from error
+    return Answer(tensor=tensor, shape=output.shape, content=content)
 
 
 def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Difference:
@@ -66,6 +74,10 @@ def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Differe
     datatype = answer.tensor.datatype
     if answer.content == expected.content:
         return Difference(absolute=absolute, relative=relative, beyond=beyond)
+    if datatype.kind == "string":
+        texts = zip(strings.decode(answer.content), strings.decode(expected.content), strict=True)
+        first = next(index for index, (text, other) in enumerate(texts) if text != other)
+        return Difference(absolute=1.0, relative=1.0, beyond=first)
     pairs = zip(decode(datatype, answer.content), decode(datatype, expected.content), strict=True)
     for index, (got, wanted) in enumerate(pairs):
         if got == wanted or (got != got and wanted != wanted):  # noqa: PLR0124 (NaN is what differs from itself)

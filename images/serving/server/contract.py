@@ -116,11 +116,10 @@ def parse(content: dict[str, Any]) -> Contract:
 def _tensor(content: dict[str, Any]) -> Tensor:
     if content["datatype"] not in DATATYPES:
         raise ValueError(f"{content['name']} has the datatype {content['datatype']}, which this server does not know")
-    return Tensor(
-        name=str(content["name"]),
-        datatype=DATATYPES[content["datatype"]],
-        shape=tuple(int(size) for size in content["shape"]),
-    )
+    shape = tuple(int(size) for size in content["shape"])
+    if content["datatype"] == "BYTES" and len(shape) != 1:
+        raise ValueError(f"{content['name']} has the shape {list(shape)}, and strings are a list, such as BYTES [-1]")
+    return Tensor(name=str(content["name"]), datatype=DATATYPES[content["datatype"]], shape=shape)
 
 
 def _warming(content: dict[str, Any]) -> Warming:

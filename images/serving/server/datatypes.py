@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from server.engine import Bytes
 
-Kind: TypeAlias = Literal["boolean", "integer", "number"]
+Kind: TypeAlias = Literal["boolean", "integer", "number", "string"]
 Value: TypeAlias = bool | int | float
 
 # The wire is little-endian, and so is every machine that this runtime is built for.
@@ -23,7 +23,7 @@ assert sys.byteorder == "little"
 class Datatype:
     """How a datatype is written: `size` bytes an element, `code` of struct and array, finite values `least` to `most`.
 
-    BF16 has no code: it is the upper half of an FP32.
+    BF16 has no code: it is the upper half of an FP32. BYTES have neither code nor size: see `server.strings`.
     """
 
     name: str
@@ -63,12 +63,13 @@ DATATYPES = {
         _float("BF16", "", (2 - 2**-7) * 2.0**127, "BF16"),
         _float("FP32", "f", (2 - 2**-23) * 2.0**127, "F32"),
         _float("FP64", "d", sys.float_info.max, "F64"),
+        Datatype(name="BYTES", kind="string", size=0, code="", least=0, most=0, safetensors="U8"),
     )
 }
 
 
 def encode(datatype: Datatype, values: Sequence[Value]) -> Bytes:
-    """The little-endian bytes of values that lie within the datatype's range, in memory that nobody else sees."""
+    """The little-endian bytes of values within the datatype's range, in memory that nobody else sees. Not for BYTES."""
     if datatype.name == "BF16":
         return _bfloat16(array("f", values))
     if datatype.name == "FP16":
@@ -78,7 +79,7 @@ def encode(datatype: Datatype, values: Sequence[Value]) -> Bytes:
 
 
 def decode(datatype: Datatype, content: Bytes) -> list[Value]:
-    """The values that little-endian bytes hold; the length is a multiple of the element's size."""
+    """The values that little-endian bytes hold; the length is a multiple of the element's size. Not for BYTES."""
     if datatype.name == "BF16":
         halves = array("H", bytes(content))
         return array("f", array("I", (half << 16 for half in halves)).tobytes()).tolist()

@@ -5,12 +5,15 @@ from typing import Protocol, TypeAlias
 
 # Anything with the buffer protocol; collections.abc.Buffer needs Python 3.12.
 Bytes: TypeAlias = "bytes | bytearray | memoryview"
-# Datatype of the Open Inference Protocol, shape, and the row-major little-endian bytes.
+# Datatype of the Open Inference Protocol, shape, and the row-major little-endian bytes; BYTES as `server.strings` says.
 Input: TypeAlias = tuple[str, Sequence[int], Bytes]
 
 
 class Output(Protocol):
-    """One tensor of an answer. It has the buffer protocol: `memoryview(output)` is its bytes, read-only."""
+    """One tensor of an answer. It has the buffer protocol: `memoryview(output)` is its bytes, read-only.
+
+    A list of strings, or a string alone, is a tensor of BYTES, whose shape is their number.
+    """
 
     @property
     def name(self) -> str | None:
@@ -41,11 +44,13 @@ class Model(Protocol):
         ...
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
-        """Runs forward() on inputs in its own order, with the GIL released. The inputs' memory is not copied.
+        """Runs forward() on inputs in its own order, with the GIL released.
+
+        The inputs' memory is not copied, other than that of strings, whose UTF-8 the caller has seen to.
 
         Raises:
             InputError: bytes, shape and datatype of an input do not fit together.
-            ModelError: the model raised, or returned something other than tensors.
+            ModelError: the model raised, or returned something other than tensors and strings.
         """
         ...
 
@@ -65,7 +70,7 @@ class Engine(Protocol):
 
     @property
     def ModelError(self) -> type[Exception]:  # noqa: N802 (an exception of the module)
-        """The model raised, or returned something that is not tensors."""
+        """The model raised, or returned something other than tensors and strings."""
         ...
 
     def load(self, path: str, *, optimize: bool) -> Model:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+from server import strings
 from server.answers import Answer, ModelFailed, compare
 from server.errors import ContractInvalid, SamplesDisagree
 from server.samples import Expected, Sample
@@ -100,4 +101,7 @@ def _judged(served: ServedModel, answer: Answer, expected: Expected, largest: di
     largest["max_rel"] = max(largest["max_rel"], difference.relative)
     if difference.beyond is None:
         return None
+    if answer.tensor.datatype.kind == "string":
+        got, wanted = (strings.decode(each)[difference.beyond] for each in (answer.content, expected.content))
+        return f"is {got!r:.100} at element {difference.beyond}, expected {wanted!r:.100}"
     return f"differs by up to {difference.absolute:.3g}, beyond tolerance first at element {difference.beyond}"

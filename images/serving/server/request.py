@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from server import strings
 from server.binary import Binary
 from server.contract import Contract, Tensor
 from server.engine import Bytes, Input
 from server.refusal import Refusal
+from server.strings import NotStrings
 from server.values import kind_of, to_bytes
 
 # A tensor of no elements has no bytes that would bound its other dimensions.
@@ -155,11 +157,15 @@ def _shape(field: str, shape: object, tensor: Tensor) -> tuple[int, ...]:
         raise Refusal(400, f"{field}.shape: expected {declared}, where -1 is free, got {str(shape)[:200]}.")
     if 0 in shape and math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:
         raise Refusal(400, f"{field}.shape: the sizes beside 0 are too large.")
+    if tensor.datatype.kind == "string" and shape[0] > strings.MOST:
+        raise Refusal(400, f"{field}.shape: at most {strings.MOST} strings are taken, got {str(shape[0])[:100]}.")
     return tuple(shape)
 
 
 def _binary_input(field: str, size: object, tensor: Tensor, shape: tuple[int, ...], binary: Binary) -> memoryview:
     field = f"{field}.parameters.binary_data_size"
+    if tensor.datatype.kind == "string":
+        return _binary_strings(field, size, shape[0], binary)
     expected = math.prod(shape) * tensor.datatype.size
     if type(size) is not int or size != expected:
         got = str(size)[:100] if type(size) is int else kind_of(size)
@@ -167,6 +173,18 @@ def _binary_input(field: str, size: object, tensor: Tensor, shape: tuple[int, ..
     content = binary.take(field, size)
     if tensor.datatype.kind == "boolean" and bytes(content).translate(None, b"\0\1"):
         raise Refusal(400, f"{field}: a BOOL is one byte, 0 or 1, and another value came.")
+    return content
+
+
+def _binary_strings(field: str, size: object, count: int, binary: Binary) -> memoryview:
+    if type(size) is not int or size < 0:
+        got = str(size)[:100] if type(size) is int else kind_of(size)
+        raise Refusal(400, f"{field}: expected a number of bytes, got {got}.")
+    content = binary.take(field, size)
+    try:
+        strings.decode(content, count, longest=strings.LONGEST)
+    except NotStrings as error:
+        raise Refusal(400, f"{field}: {error}.") from error
     return content
 
 

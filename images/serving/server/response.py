@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from server import strings
 from server.answers import Answer
 from server.contract import Contract
-from server.datatypes import decode
+from server.datatypes import Value, decode
 from server.engine import Bytes
 from server.refusal import Refusal
 from server.request import Request
@@ -45,7 +46,7 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
             output["parameters"] = {"binary_data_size": len(answer.content)}
             chunks.append(answer.content)
         else:
-            output["data"] = decode(answer.tensor.datatype, answer.content)
+            output["data"] = _data(answer)
         outputs.append(output)
     head: dict[str, Any] = {"model_name": contract.name, "model_version": contract.version, "outputs": outputs}
     if request.id is not None:
@@ -57,12 +58,18 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
     return Response(body=b"".join(chunks), header_length=len(chunks[0]) if len(chunks) > 1 else None)
 
 
+def _data(answer: Answer) -> Sequence[Value | str]:
+    if answer.tensor.datatype.kind == "string":
+        return strings.decode(answer.content)
+    return decode(answer.tensor.datatype, answer.content)
+
+
 def _not_json(outputs: list[dict[str, Any]]) -> str:
     index, output, value = next(
         (index, output, value)
         for output in outputs
         for index, value in enumerate(output.get("data", ()))
-        if not math.isfinite(value)
+        if isinstance(value, float) and not math.isfinite(value)
     )
     return (
         f"outputs ({output['name']}.data[{index}]): the model answered {value}, which JSON cannot say (RFC 8259); "

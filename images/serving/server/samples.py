@@ -6,16 +6,18 @@ from typing import Any
 
 import safetensors
 
+from server import strings
 from server.contract import Contract, Tensor
 from server.engine import Bytes, Input
 from server.errors import ContractInvalid
+from server.strings import NotStrings
 
 PROBES = "probes.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """The answer for one output: row-major little-endian bytes."""
+    """The answer for one output: row-major little-endian bytes, or strings as `server.strings` says."""
 
     shape: tuple[int, ...]
     content: Bytes
@@ -41,6 +43,8 @@ def probes(contract: Contract, folder: Path) -> tuple[Sample, ...]:
 
 def read(contract: Contract, path: Path, *, empty: bool = False) -> tuple[Sample, ...]:
     """Reads the samples: tensors named `{i}/input/{name}` and `{i}/output/{name}`, i = 0, 1, 2, …
+
+    Strings are kept as UINT8 [bytes].
 
     Raises:
         ContractInvalid: they are not safetensors, there are none (unless `empty`), or they do not fit the contract.
@@ -77,6 +81,11 @@ def _sample(contract: Contract, tensors: dict[str, Any], index: int) -> Sample:
 def _tensor(tensors: dict[str, Any], key: str, declared: Tensor) -> tuple[tuple[int, ...], Bytes]:
     found = tensors[key]
     shape = tuple(found["shape"])
+    if declared.datatype.kind == "string" and found["dtype"] == declared.datatype.safetensors:
+        try:
+            shape = (len(strings.decode(found["data"])),)
+        except NotStrings as error:
+            raise ValueError(f"{key}, {error}") from error
     if found["dtype"] != declared.datatype.safetensors or not declared.fits(shape):
         raise ValueError(
             f"{key} is {found['dtype']} {list(shape)}, declared are "

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
+from server import strings
 from server.datatypes import Datatype, Value, encode
 from server.engine import Bytes
 from server.refusal import Refusal
+from server.strings import NotStrings
 
-_TYPES: dict[str, set[type]] = {"boolean": {bool}, "integer": {int}, "number": {int, float}}
-_EXPECTED = {"boolean": "true or false", "integer": "whole numbers", "number": "numbers"}
+_TYPES: dict[str, set[type]] = {"boolean": {bool}, "integer": {int}, "number": {int, float}, "string": {str}}
+_EXPECTED = {"boolean": "true or false", "integer": "whole numbers", "number": "numbers", "string": "strings"}
 
 
 def to_bytes(field: str, data: object, datatype: Datatype, shape: Sequence[int]) -> Bytes:
@@ -27,6 +29,8 @@ def to_bytes(field: str, data: object, datatype: Datatype, shape: Sequence[int])
     if len(values) != expected:
         raise Refusal(400, f"{field}: shape {list(shape)} takes {expected} values, got {len(values)}.")
     _refuse_other_kinds(field, values, datatype)
+    if datatype.kind == "string":
+        return _strings(field, values)
     _refuse_out_of_range(field, values, datatype)
     return encode(datatype, values)
 
@@ -56,6 +60,13 @@ def _refuse_other_kinds(field: str, values: list[Any], datatype: Datatype) -> No
         index, value = next((index, value) for index, value in enumerate(values) if type(value) not in allowed)
         got = f"{value}" if type(value) in {int, float} else kind_of(value)
         raise Refusal(400, f"{field}[{index}]: {datatype.name} takes {_EXPECTED[datatype.kind]}, got {got}.")
+
+
+def _strings(field: str, values: list[str]) -> Bytes:
+    try:
+        return strings.encode(values, longest=strings.LONGEST)
+    except NotStrings as error:
+        raise Refusal(400, f"{field}[{error.index}]: {error.reason}.") from error
 
 
 def _refuse_out_of_range(field: str, values: list[Value], datatype: Datatype) -> None:

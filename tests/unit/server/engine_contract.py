@@ -1,6 +1,6 @@
 """What every engine must do, real or fake; also run inside the runtime image, where there is no pytest.
 
-`folder` holds the archives that `BEHAVIOURS` of the fake engine names, made for the engine that is tested.
+`folder` holds the archives that `ARCHIVES` of the fake engine names, made for the engine that is tested.
 """
 
 import threading
@@ -8,8 +8,11 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
+from server import strings
 from server.engine import Engine, Input, Model, Output
 
+# Empty, plain, several bytes a character, an embedded NUL, and beyond the basic plane.
+_TEXTS = ["", "good film", "Æther", "日本", "a\0b\0", "\U0001f600"]
 _X = array("f", [1.0, -2.5, 3.0, 0.5, 0.0, 1e30])
 
 
@@ -23,6 +26,11 @@ def hold(engine: Engine, folder: Path) -> None:
         _gives_scalars,
         _takes_nothing,
         _carries_every_datatype,
+        _reads_strings,
+        _writes_strings,
+        _mixes_strings_and_tensors,
+        _keeps_strings_apart_from_inputs,
+        _blames_strings_that_end_wrongly,
         _keeps_answers_apart_from_inputs,
         _blames_the_input,
         _blames_the_model,
@@ -96,6 +104,63 @@ def _carries_every_datatype(engine: Engine, folder: Path) -> None:
         same, double = model.forward([(datatype, (2,), bytes(2 * size))])
         assert same.datatype == double.datatype == datatype
         assert bytes(memoryview(double)) == bytes(2 * size)
+
+
+def _strings(*texts: str) -> Input:
+    return "BYTES", (len(texts),), strings.encode(texts)
+
+
+def _reads_strings(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "lengths")
+    for texts in (_TEXTS, [], ["", ""], ["x" * 100_000]):
+        (y,) = model.forward([_strings(*texts)])
+        assert (y.datatype, tuple(y.shape)) == ("INT64", (len(texts),))
+        assert memoryview(y).cast("q").tolist() == [len(text.encode()) for text in texts]
+
+
+def _writes_strings(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "echo")
+    for texts in (_TEXTS, [], [""]):
+        (y,) = model.forward([_strings(*texts)])
+        assert (y.name, y.datatype, tuple(y.shape)) == (None, "BYTES", (len(texts),))
+        assert strings.decode(memoryview(y)) == texts
+        assert memoryview(y).readonly
+    (half,) = _load(engine, folder, "halves").forward([_strings("é")])
+    assert bytes(memoryview(half)) == b"\1\0\0\0\xc3"
+
+
+def _mixes_strings_and_tensors(engine: Engine, folder: Path) -> None:
+    loud, lengths, alone = _load(engine, folder, "loud").forward([_strings(*_TEXTS)])
+    assert strings.decode(memoryview(loud)) == [text + "!" for text in _TEXTS]
+    assert memoryview(lengths).cast("q").tolist() == [len(text.encode()) for text in _TEXTS]
+    assert (alone.datatype, tuple(alone.shape), strings.decode(memoryview(alone))) == ("BYTES", (1,), ["done"])
+
+
+def _keeps_strings_apart_from_inputs(engine: Engine, folder: Path) -> None:
+    content = strings.encode(["abc"])
+    (y,) = _load(engine, folder, "echo").forward([("BYTES", (1,), content)])
+    content[:] = bytes(len(content))
+    assert strings.decode(memoryview(y)) == ["abc"]
+
+
+def _blames_strings_that_end_wrongly(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "echo")
+    content = bytes(strings.encode(["a", "bc"]))
+    for shape, wrong, told in (
+        ((2,), content[:-1], "string 1: it takes 2 bytes, and 1 are left"),
+        ((2,), content[:8], "string 1: its length takes 4 bytes, and 3 are left"),
+        ((2,), content[:5], "string 1: its length takes 4 bytes, and 0 are left"),
+        ((2**62,), content, "string 2: its length takes 4 bytes, and 0 are left"),
+        ((2,), content + b"\0", "1 bytes are left after 2 strings"),
+        ((0,), b"\0", "1 bytes are left after 0 strings"),
+        ((1,), b"\xff\xff\xff\xff", "string 0: it takes 4294967295 bytes, and 0 are left"),
+        ((1, 2), content, "BYTES [1, 2]: strings are a list"),
+        ((), content, "BYTES []: strings are a list"),
+        ((-1,), content, "BYTES [-1]: strings are a list"),
+    ):
+        _refused(lambda shape=shape, wrong=wrong: model.forward([("BYTES", shape, wrong)]), engine.InputError, told)  # type: ignore[misc]
+    _refused(lambda: model.forward([_input()]), engine.ModelError, "forward() Expected a value of")
+    _refused(lambda: _load(engine, folder, "double").forward([_strings("a")]), engine.ModelError, "forward()")
 
 
 def _keeps_answers_apart_from_inputs(engine: Engine, folder: Path) -> None:

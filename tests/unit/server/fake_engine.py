@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from server import strings
 from server.datatypes import DATATYPES, Value, decode, encode
 from server.engine import Input
+from server.strings import NotStrings
 
 
 class LoadError(Exception):
@@ -35,6 +37,13 @@ class Output(bytes):
         output.name, output.datatype, output.shape = name, datatype, tuple(shape)
         return output
 
+    @classmethod
+    def of_strings(cls, values: Sequence[str]) -> "Output":
+        """A tensor of these strings."""
+        output = cls(strings.encode(values))
+        output.name, output.datatype, output.shape = None, "BYTES", (len(values),)
+        return output
+
 
 _Values = tuple[str, tuple[int, ...], list[Value]]
 
@@ -57,12 +66,31 @@ def _rows(x: _Values) -> list[Output]:
     return [Output.of("INT64", (), [x[1][0]])]
 
 
+def _lengths(texts: list[str]) -> list[Output]:
+    return [Output.of("INT64", (len(texts),), [len(text.encode()) for text in texts])]
+
+
+def _echo(texts: list[str]) -> list[Output]:
+    return [Output.of_strings(texts)]
+
+
+def _loud(texts: list[str]) -> list[Output]:
+    loud = [text + "!" for text in texts]
+    return [Output.of_strings(loud), *_lengths(texts), Output.of_strings(["done"])]
+
+
+def _halves(texts: list[str]) -> list[Output]:
+    output = Output(b"".join(b"\1\0\0\0" + text.encode()[:1] for text in texts))
+    output.name, output.datatype, output.shape = None, "BYTES", (len(texts),)
+    return [output]
+
+
 def _fails(_: _Values) -> list[Output]:
     raise ModelError("Traceback of TorchScript\nRuntimeError: out of cheese")
 
 
 def _number(_: _Values) -> list[Output]:
-    raise ModelError("forward() returned a int; it must be a tensor, or a tuple, list or dict of tensors.")
+    raise ModelError("forward() returned a int; it must be a tensor or a list of strings, or a tuple, list or dict.")
 
 
 BEHAVIOURS: dict[str, Callable[[_Values], list[Output]]] = {
@@ -73,13 +101,21 @@ BEHAVIOURS: dict[str, Callable[[_Values], list[Output]]] = {
     "fails": _fails,
     "number": _number,
 }
+# What takes strings.
+READERS: dict[str, Callable[[list[str]], list[Output]]] = {
+    "lengths": _lengths,
+    "echo": _echo,
+    "loud": _loud,
+    "halves": _halves,
+}
+ARCHIVES = (*BEHAVIOURS, *READERS)
 
 
 @dataclass
 class FakeModel:
     """A model of one input that remembers what it was given."""
 
-    behaviour: Callable[[_Values], list[Output]]
+    archive: str
     calls: int = 0
 
     @property
@@ -88,10 +124,13 @@ class FakeModel:
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.calls += 1
-        values = [_values(*each) for each in inputs]
+        values = [_strings(*each) if each[0] == "BYTES" else _values(*each) for each in inputs]
         if len(values) != 1:
             raise ModelError(f"forward() expected 1 argument, got {len(values)}")
-        return self.behaviour(values[0])
+        (value,) = values
+        if isinstance(value, list) != (self.archive in READERS):
+            raise ModelError("forward() Expected a value of another type")
+        return READERS[self.archive](value) if isinstance(value, list) else BEHAVIOURS[self.archive](value)
 
 
 class FakeEngine:
@@ -107,17 +146,28 @@ class FakeEngine:
 
     def load(self, path: str, *, optimize: bool) -> FakeModel:
         try:
-            behaviour = BEHAVIOURS[Path(path).read_text(encoding="utf-8")]
-        except (OSError, KeyError, UnicodeDecodeError) as error:
+            archive = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise LoadError(f"reading the archive failed: {error}") from error
+        if archive not in ARCHIVES:
+            raise LoadError(f"reading the archive failed: {archive}")
         self.optimized.append(optimize)
-        return FakeModel(behaviour)
+        return FakeModel(archive)
 
     def set_threads(self, count: int, /) -> None:
         self._threads = count
 
     def threads(self) -> int:
         return self._threads
+
+
+def _strings(_: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> list[str]:
+    if len(shape) != 1 or shape[0] < 0:
+        raise InputError(f"BYTES {list(shape)}: strings are a list, with one dimension that is not negative.")
+    try:
+        return strings.decode(content, shape[0])
+    except NotStrings as error:
+        raise InputError(f"BYTES: {error}") from error
 
 
 def _values(datatype: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> _Values:

@@ -31,7 +31,7 @@ _FLOATS = [name for name, datatype in DATATYPES.items() if datatype.kind == "num
 
 
 def test_every_datatype_is_as_wide_as_numpys() -> None:
-    assert {name: datatype.size for name, datatype in DATATYPES.items()} == {
+    assert {name: datatype.size for name, datatype in DATATYPES.items() if datatype.kind != "string"} == {
         name: np.dtype(kind).itemsize for name, kind in _NUMPY.items()
     }
 
@@ -75,5 +75,6 @@ def test_what_is_not_finite_is_decoded(name: str) -> None:
 
 def test_encoded_bytes_are_nobody_elses() -> None:
     """A model may write to its input, and Python shares short bytes objects."""
-    for datatype in DATATYPES.values():
+    for name in _NUMPY:
+        datatype = DATATYPES[name]
         assert not memoryview(encode(datatype, [1])).readonly

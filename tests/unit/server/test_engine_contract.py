@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from tests.unit.server import engine_contract
-from tests.unit.server.fake_engine import BEHAVIOURS, FakeEngine
+from tests.unit.server.fake_engine import ARCHIVES, FakeEngine
 
 
 def test_the_fake_engine_behaves_as_the_real_one(tmp_path: Path) -> None:
-    for name in BEHAVIOURS:
+    for name in ARCHIVES:
         (tmp_path / name).write_text(name)
     (tmp_path / "broken").write_text("no model at all")
     engine_contract.hold(FakeEngine(), tmp_path)
