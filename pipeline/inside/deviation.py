@@ -10,7 +10,7 @@ from pipeline.inside.samples import Value
 
 
 class Deviation:
-    """Gathers the largest deviation of one output over many answers (artifacts.Deviation)."""
+    """Gathers the largest deviation of one output over many answers (artifacts.Deviation); of strings it is 0 or 1."""
 
     def __init__(self) -> None:
         self._absolute = self._relative = 0.0
@@ -28,7 +28,8 @@ class Deviation:
         if tolerance is not None:
             _refuse_beyond(actual, wanted, tolerance, what=what)
         if not isinstance(actual, Tensor) or not isinstance(wanted, Tensor):
-            self._equal &= actual == wanted
+            if actual != wanted:
+                self._absolute, self._relative, self._equal = 1.0, 1.0, False
             return
         if _same_bits(actual, wanted):
             self._agree(wanted, wanted)

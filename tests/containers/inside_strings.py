@@ -140,7 +140,7 @@ REFUSED: tuple[tuple[Callable[[], object], str], ...] = (
     (lambda: outputs_of(None, ["y"]), r"returned a NoneType"),
     (
         _halves_of_characters,
-        r"frozen, sample 3: .* with a string that is not UTF-8 .*: cut them between ASCII",
+        r"sample 3: the archive answers with a string that is not UTF-8 .*: cut them between ASCII",
     ),
     (lambda: serialized(["a", "\ud800"], what="0/input/text"), r"String 1 of 0/input/text is '\\ud800', which is not"),
     (_answer(["a", "b"], LONG, LONG), r"gives 3 outputs; model\.yaml declares 2: `label`, `length`"),

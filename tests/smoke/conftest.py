@@ -167,8 +167,13 @@ def short_lived(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Se
         yield server
 
 
+def text(strings: NDArray[Any]) -> NDArray[Any]:
+    """An array of str; out of binary tensors, tritonclient gives bytes."""
+    return np.array([each.decode() if isinstance(each, bytes) else each for each in strings], dtype=np.object_)
+
+
 class Deviation:
-    """Gathers how far one output is from what is expected, at most, over many answers."""
+    """Gathers how far one output is from what is expected, at most, over many answers; strings that differ are 1."""
 
     def __init__(self) -> None:
         self._absolute = self._relative = 0.0
@@ -176,19 +181,17 @@ class Deviation:
         self._agreeing = self._rows = 0
 
     def add(self, answer: NDArray[Any], expected: NDArray[Any]) -> None:
-        """Counts an answer in; it has the expected shape. Strings are equal or not."""
+        """Counts an answer in; it has the expected shape."""
         assert answer.shape == expected.shape
         if expected.dtype == np.object_:
-            self._equal &= bool((text(answer) == expected).all())
-            return
+            answer, expected = (text(answer) == expected).astype(np.int8), np.ones(expected.shape, np.int8)
         self._equal &= answer.tobytes() == expected.tobytes()
-        if expected.dtype.kind in "fiub" and expected.size:
-            one, other = (each.astype(np.float64) for each in (answer, expected))
-            same = (one == other) | (np.isnan(one) & np.isnan(other))
-            apart = np.where(same, 0.0, np.abs(np.where(same, 0.0, one) - np.where(same, 0.0, other)))
-            self._absolute = max(self._absolute, float(apart.max()))
-            scale = np.abs(other)
-            self._relative = max(self._relative, float((apart[scale > 0] / scale[scale > 0]).max(initial=0.0)))
+        one, other = (each.astype(np.float64) for each in (answer, expected))
+        same = (one == other) | (np.isnan(one) & np.isnan(other))
+        apart = np.where(same, 0.0, np.abs(np.where(same, 0.0, one) - np.where(same, 0.0, other)))
+        scale = np.abs(other)
+        self._absolute = max(self._absolute, float(apart.max(initial=0.0)))
+        self._relative = max(self._relative, float((apart[scale > 0] / scale[scale > 0]).max(initial=0.0)))
         if expected.dtype.kind == "f" and expected.ndim >= 2 and expected.shape[-1] >= 2:
             agrees = answer.argmax(axis=-1) == expected.argmax(axis=-1)
             self._agreeing += int(agrees.sum())
@@ -198,11 +201,6 @@ class Deviation:
         """The largest differences, whether all bits were equal, and the share of rows with the same largest place."""
         found = {"max_abs": self._absolute, "max_rel": self._relative, "equal": float(self._equal)}
         return found | ({"agreement": self._agreeing / self._rows} if self._rows else {})
-
-
-def text(strings: NDArray[Any]) -> NDArray[Any]:
-    """An array of str; out of binary tensors, tritonclient gives bytes."""
-    return np.array([each.decode() if isinstance(each, bytes) else each for each in strings], dtype=np.object_)
 
 
 def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:
