@@ -1,64 +1,13 @@
 """Sizes that become Python numbers: the archive is right for the sizes of its example and wrong for others."""
 
 import math
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from tests.corpus.case import case
-
-SERIES = ((-1, -1),)
-STEPS = ((-1, -1, 3),)
-
-
-@case("script", names="range(x.shape[0])")
-class LoopOverBatch(nn.Module):
-    """A loop over the batch is unrolled by a trace, without any warning."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(3)
-        for row in range(x.shape[0]):
-            total = total * 0.5 + x[row]
-        return total.unsqueeze(0)
-
-
-@case("script", "trace", shapes=((2, 3),))
-class LoopOverFixedBatch(nn.Module):
-    """The same loop is harmless where the batch is declared as fixed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(3)
-        for row in range(x.shape[0]):
-            total = total * 0.5 + x[row]
-        return total.unsqueeze(0)
-
-
-@case("script", names="range(x.size(1))", shapes=STEPS)
-class LoopOverTime(nn.Module):
-    """A recurrence written by hand over the length of the series, which is the same in every sample."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cell = nn.GRUCell(3, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        state = torch.zeros(x.size(0), 5)
-        for step in range(x.size(1)):
-            state = self.cell(x[:, step], state)
-        return state
-
-
-@case("script", names="range(0, x.size(1), 2)", shapes=SERIES)
-class StridedLoop(nn.Module):
-    """Every second step: the number of rounds is a division of a size."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(x.size(0))
-        for step in range(0, x.size(1), 2):
-            total = total * 0.9 + x[:, step]
-        return total
 
 
 @case("script", names="len(x)")
@@ -69,7 +18,7 @@ class LenOfTensor(nn.Module):
         return x / len(x)
 
 
-@case("script", names="int(x.shape[1] / 2)", shapes=SERIES)
+@case("script", names="int(x.shape[1] / 2)", shapes=((-1, -1),))
 class IntOfShape(nn.Module):
     """`int()` takes a size out of the trace."""
 
@@ -95,20 +44,12 @@ class SizeInView(nn.Module):
         return x.view(x.size(0), -1)
 
 
-@case("script", "trace", shapes=SERIES)
+@case("script", "trace", shapes=((-1, -1),))
 class ArangeOfLength(nn.Module):
     """Positions from the length: a trace follows the size, as long as nothing makes a number of it."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.arange(x.size(1))
-
-
-@case("script", names="range(x.size(1))", shapes=SERIES)
-class TensorOfRange(nn.Module):
-    """The same positions by way of a Python list are those of the example."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.tensor([float(at) for at in range(x.size(1))])
 
 
 @case("script", "trace", shapes=((-1, 3),))
@@ -119,7 +60,7 @@ class ZerosOfBatch(nn.Module):
         return torch.cat([x, torch.zeros(x.shape[0], 2)], dim=1)
 
 
-@case("script", "trace", shapes=STEPS)
+@case("script", "trace", shapes=((-1, -1, 3),))
 class UnpackedShape(nn.Module):
     """Sizes by unpacking the shape."""
 
@@ -128,7 +69,7 @@ class UnpackedShape(nn.Module):
         return x.reshape(batch, steps * features).sum(1) / steps
 
 
-@case("script", names="x.shape[1] > 4", shapes=SERIES)
+@case("script", names="x.shape[1] > 4", shapes=((-1, -1),))
 class BranchOnLength(nn.Module):
     """Long series are pooled first; the samples are all short."""
 
@@ -168,44 +109,6 @@ class BranchOnFixedSize(nn.Module):
         return x.cumsum(1)
 
 
-@case("script", names="for row in x")
-class ComprehensionOverRows(nn.Module):
-    """A list of the rows' results is as long as the example's batch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([row.softmax(0) for row in x])
-
-
-@case("script", names="x.unbind(0)")
-class UnbindRows(nn.Module):
-    """`unbind` gives a Python list, whose length a trace cannot follow."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(1, 3)
-        for row in x.unbind(0):
-            total = torch.maximum(total, row)
-        return total
-
-
-@case("script", names="x.split(2)")
-class SplitBatch(nn.Module):
-    """The batch goes through in pieces of two; how many pieces there are is Python's business."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([piece.sum(0) for piece in x.split(2)]).mean(0, keepdim=True)
-
-
-@case("script", names="enumerate(x)")
-class EnumerateRows(nn.Module):
-    """Each row is weighted with its place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        total = torch.zeros(1, 3)
-        for place, row in enumerate(x):
-            total = total + row * (place + 1)
-        return total
-
-
 @case("script", "trace")
 class DividedByCount(nn.Module):
     """`numel()` is a size like any other."""
@@ -214,7 +117,7 @@ class DividedByCount(nn.Module):
         return x / x.numel()
 
 
-@case("script", names="math.sqrt(x.size(1))", shapes=SERIES)
+@case("script", names="math.sqrt(x.size(1))", shapes=((-1, -1),))
 class RootOfLength(nn.Module):
     """Attention's scale from a free length: math.sqrt() makes a constant of it."""
 
@@ -230,7 +133,7 @@ class RootOfWidth(nn.Module):
         return x / math.sqrt(x.size(1))
 
 
-@case("script", "trace", shapes=SERIES)
+@case("script", "trace", shapes=((-1, -1),))
 class HalfOfLength(nn.Module):
     """`//` on sizes stays in the trace."""
 
@@ -238,7 +141,7 @@ class HalfOfLength(nn.Module):
         return x[:, : x.shape[1] // 2 + 1]
 
 
-@case("script", "trace", shapes=SERIES)
+@case("script", "trace", shapes=((-1, -1),))
 class NegativeModulo(nn.Module):
     """Padding to a multiple of four by Python's modulo, whose sign follows the divisor."""
 
@@ -246,7 +149,7 @@ class NegativeModulo(nn.Module):
         return torch.cat([x, torch.zeros(x.size(0), -x.size(1) % 4)], dim=1)
 
 
-@case("script", "trace", shapes=SERIES)
+@case("script", "trace", shapes=((-1, -1),))
 class PadToEight(nn.Module):
     """Padding by a difference of sizes in a list of numbers."""
 
@@ -254,7 +157,7 @@ class PadToEight(nn.Module):
         return functional.pad(x, [0, 8 - x.size(1)])
 
 
-@case("refuse", names="round(x.size(1) / 2)", shapes=SERIES)
+@case("refuse", names="round(x.size(1) / 2)", shapes=((-1, -1),))
 class RoundHalf(nn.Module):
     """Python rounds a half to even, TorchScript away from zero, and a trace bakes the number in."""
 
@@ -262,7 +165,7 @@ class RoundHalf(nn.Module):
         return x[:, : round(x.size(1) / 2)].sum(1)
 
 
-@case("script", "trace", shapes=STEPS)
+@case("script", "trace", shapes=((-1, -1, 3),))
 class Expanded(nn.Module):
     """A learnt token for every item of the batch."""
 
@@ -272,18 +175,6 @@ class Expanded(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self.token.expand(x.shape[0], -1, -1), x], dim=1)
-
-
-def _halved(x: Tensor) -> Any:
-    return x if x.size(1) == 1 else _halved(x[:, ::2] * 0.5)
-
-
-@case("refuse", names="x.size(1) == 1", shapes=SERIES)
-class Recursion(nn.Module):
-    """A function that calls itself until the series is short: no script, and a trace of one depth."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _halved(x)
 
 
 @case("script", names="x.dim() > 1 and x.shape[0] > 2", shapes=((-1, 3),))
@@ -314,18 +205,57 @@ class Interpolated(nn.Module):
         return functional.interpolate(x, size=(x.shape[2] * 2, x.shape[3] * 2), mode="nearest")
 
 
-@case(
-    "script",
-    names="int(lengths[",
-    shapes=((-1, -1), (-1,)),
-    values=(torch.randn, lambda shape: torch.full(shape, 2)),
-    rare=lambda: [(torch.ones(2, 5), torch.tensor([1, 5]))],
-)
-class SliceByValue(nn.Module):
-    """Each row counts up to its own length, which comes as a value."""
+@case("refuse", names="x.shape[1:].numel()", shapes=((-1, -1),))
+class NumelOfShape(nn.Module):
+    """A size object's own method gives a plain number, without a warning; scripting does not know it."""
 
-    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
-        total = torch.zeros(1)
-        for row in range(x.size(0)):
-            total = total + x[row, : int(lengths[row])].sum()
-        return total
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1) / x.shape[1:].numel()
+
+
+@case("refuse", names="np.prod(x.shape)", shapes=((-1, -1),))
+class NumpyOfShape(nn.Module):
+    """NumPy multiplies free sizes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sum(1) / float(np.prod(x.shape))
+
+
+@case("script", names="min(x.size(1), 6)", shapes=((-1, -1),))
+class LeastOfSizes(nn.Module):
+    """Python's min() chooses between a size and a limit, which no sample reaches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, : min(x.size(1), 6)].sum(1)
+
+
+@case("script", "trace", shapes=((-1, -1),))
+class TensorOfSize(nn.Module):
+    """torch.tensor() of a size is one of the few that a trace follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / torch.tensor(x.size(1))
+
+
+@case("trace", shapes=((-1, -1),))
+class SizeInLambda(nn.Module):
+    """A size goes through a lambda and stays a size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shorter = lambda x: x[:, : x.size(1) // 2 + 1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shorter(x) * x.size(0)
+
+
+@case("refuse", names="len(x)")
+class LenInLambda(nn.Module):
+    """The same lambda with len() has no right archive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaled = lambda x: x / len(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scaled(x)

@@ -193,32 +193,6 @@ class LazyLinear(nn.Module):
 
 
 @case("script", "trace")
-class InputMutated(nn.Module):
-    """The caller's tensor is overwritten; the answer is the right one all the same."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x.mul_(2)
-        return x + 1
-
-
-@case("script", "trace")
-class OutputIsInput(nn.Module):
-    """One output is the input itself."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x.relu()
-
-
-@case("script", "trace")
-class OutputIsView(nn.Module):
-    """The outputs are views of one tensor."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        doubled = x * 2
-        return doubled[:, :1], doubled[:, 1:]
-
-
-@case("script", "trace")
 class TiedWeights(nn.Module):
     """Two layers share one weight."""
 
