@@ -96,7 +96,7 @@ class RarelyRandom(nn.Module):
 
 @case("script", "refuse", names="torch.manual_seed(7)")
 class SeededNoise(nn.Module):
-    """forward() seeds its noise, which a trace drops; refusing is right too, as a server's threads share the generator."""
+    """forward() seeds its noise, and a trace drops that; threads share the generator, so refusing is right too."""
 
     def forward(self, x: Tensor) -> Tensor:
         torch.manual_seed(7)

@@ -243,9 +243,13 @@ class CountedInPython(nn.Module):
 _limit = [10.0]
 
 
+def _set_limit(limit: float) -> None:
+    _limit[0] = limit
+
+
 def _with_other_limits() -> Iterator[tuple[Tensor, ...]]:
     for limit in (1.0, 10.0):
-        _limit[0] = limit
+        _set_limit(limit)
         yield (torch.full((1, 3), 5.0),)
 
 
