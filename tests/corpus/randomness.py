@@ -147,3 +147,39 @@ class DropoutInEval(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.dropout(self.dropout(x), training=self.training)
+
+
+@case("refuse", names="FractionalMaxPool2d", shapes=((-1, 1, 8, 8),))
+class RandomPooling(nn.Module):
+    """Fractional pooling draws its regions in eval mode too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = nn.FractionalMaxPool2d(2, output_size=5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(x)
+
+
+@case("refuse", names="gumbel_softmax")
+class Gumbel(nn.Module):
+    """gumbel_softmax() always draws."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gumbel_softmax(x)
+
+
+@case("refuse", names="sample()")
+class FromDistribution(nn.Module):
+    """A sample of torch.distributions, as in a variational model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.distributions.Normal(x, 1.0).sample()
+
+
+@case("refuse", names="uniform_")
+class FilledAtRandom(nn.Module):
+    """An in-place method draws."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.empty_like(x).uniform_()

@@ -159,7 +159,7 @@ class PadToEight(nn.Module):
 
 @case("refuse", names="round(x.size(1) / 2)", shapes=((-1, -1),))
 class RoundHalf(nn.Module):
-    """Python rounds a half to even, TorchScript away from zero, and a trace bakes the number in."""
+    """round() gives a float in TorchScript, which is no index, and a trace bakes the number in."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, : round(x.size(1) / 2)].sum(1)

@@ -259,3 +259,15 @@ class GlobalSetting(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.clamp(max=_limit[0])
+
+
+@case("script", "trace", shapes=((-1, 4),), values=(lambda shape: torch.randint(0, 10, shape),))
+class NormLimited(nn.Module):
+    """An embedding with max_norm shrinks its weights when it is asked, and answers as if it had before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(10, 4, max_norm=1.0)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return self.words(words).mean(1)

@@ -35,7 +35,7 @@ class IgnoredBranch(nn.Module):
         return self.signed(x) + 1
 
 
-@case("refuse", names="self.rescaled(x)", rare=lambda: [(torch.full((1, 3), 2e6),)])
+@case("refuse", names="rescaled", rare=lambda: [(torch.full((1, 3), 2e6),)])
 class Unused(nn.Module):
     """@torch.jit.unused promises a method to be never called; the script raises when a rare value calls it."""
 
