@@ -49,7 +49,13 @@ def report(engine: DockerEngine, trainer: Image, tmp_path_factory: pytest.TempPa
         command=("python", "/torchyard/corpus_trial.py", "/torchyard/out/report.json"),
         limits=Limits(memory=2048, cpus=min(2, engine.info().cpus), pids=256),
         mounts=mounts,
-        env={"HOME": "/tmp", "OMP_WAIT_POLICY": "passive", "PYTHONHASHSEED": "0", "PYTHONPATH": "/torchyard"},
+        env={
+            "HOME": "/tmp",
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
+            "PYTHONHASHSEED": "0",
+            "PYTHONPATH": "/torchyard",
+        },
     )
     engine.run(job, on_line=lambda _: None)
     found: Report = json.loads((out / "report.json").read_bytes())

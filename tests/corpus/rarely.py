@@ -103,14 +103,6 @@ class RarelyStateful(nn.Module):
         return x / self.peak
 
 
-@case("refuse", names="int(x.sum())", rare=lambda: [(torch.full((1, 3), 1e20),)])
-class HugeToInt(nn.Module):
-    """A float beyond 64 bits is a large number in Python and some other one in a script."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * 0 + int(x.sum()) % 7
-
-
 @case("script", names="round(", rare=lambda: [(torch.full((1, 3), value),) for value in (0.5, 1.5, 2.5, -0.5)])
 class HalfRounded(nn.Module):
     """Python rounds a half to the even side, and so does a script."""
