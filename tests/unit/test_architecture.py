@@ -20,7 +20,7 @@ HOMES = {
     "testcontainers": ("tests/smoke", "tests/containers"),
     "invoke": ("tasks.py", "tests/unit/test_tasks.py"),
     "yaml": ("pipeline/spec", "tests/unit/test_spec.py"),
-    "torch": ("pipeline/inside", "model_src", "images/serving", "tests/golden", "tests/containers"),
+    "torch": ("pipeline/inside", "model_src", "images/serving", "tests/golden", "tests/containers", "tests/corpus"),
     "uvicorn": ("images/serving/server", "tests/unit/server"),
 }
 SOURCES = sorted(
