@@ -173,18 +173,16 @@ def _strings(kind: str, count: int, taken: Sequence[Sequence[str]], dice: random
     characters = sorted(set("".join(texts))) or ["a"]
 
     def one(number: int) -> str:
-        if kind == "zeros":
-            return ""
-        if kind == "negated":
-            return _UNICODE[number % len(_UNICODE)]
-        if kind == "constant":
-            return dice.choice(words)
-        if kind == "large":
-            return " ".join(dice.choices(words, k=100))
-        if kind in {"tiny", "mixed"}:
+        text = {
+            "zeros": "",
+            "negated": _UNICODE[number % len(_UNICODE)],
+            "constant": dice.choice(words),
+            "large": " ".join(dice.choices(words, k=100)),
+            "below": dice.choice(texts).lower(),
+            "above": dice.choice(texts).upper(),
+        }.get(kind)
+        if text is None and kind in {"tiny", "mixed"}:
             return "".join(dice.choices(characters, k=dice.randint(1, 30)))
-        if kind in {"below", "above"}:
-            return getattr(dice.choice(texts), "lower" if kind == "below" else "upper")()  # type: ignore[no-any-return]
-        return " ".join(dice.choices(words, k=dice.randint(1, 12)))
+        return " ".join(dice.choices(words, k=dice.randint(1, 12))) if text is None else text
 
     return [one(number) for number in range(count)]

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.inside.verdict.expressions import Expressions, truth
 from pipeline.inside.verdict.library import Library
 from pipeline.inside.verdict.recording import Frame
-from pipeline.inside.verdict.rules import DEVICE, RANDOM_LAYERS, STRUCTURE
+from pipeline.inside.verdict.rules import DEVICE, RANDOM_LAYERS, RANDOM_METHODS, STRUCTURE
 from pipeline.inside.verdict.sources import is_open
 from pipeline.inside.verdict.things import Local, is_device, is_module, is_scripted, is_tensor, of_torch, sequence_of
 from pipeline.inside.verdict.values import (
@@ -286,6 +286,9 @@ class Calls(Library, Expressions):
             length = base.taint | (args[-1].taint if name in {"extend", "update"} else frozenset())
             self.rebind(node.func.value, Value(taint=length, element=joined(whole, more)), frame, whole=True)
             return known(None)
+        if name in RANDOM_METHODS:
+            self.note("random", "error", node, frame, "is random")
+            return tainted({STATE})
         if name == "items":
             return Value(taint=base.taint, element=container([tainted(base.taint), whole]))
         if name in {"values", "copy"}:

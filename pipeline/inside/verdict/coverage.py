@@ -64,7 +64,7 @@ class Coverage:
                     self.loops.add(jump.position)
         return found
 
-    def _called(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def _called(self, frame: FrameType, *_: object) -> Any:
         code = frame.f_code
         if code not in self.codes:
             if not is_open(code.co_filename):
@@ -73,7 +73,7 @@ class Coverage:
         frame.f_trace_opcodes = True
         return self._stepped
 
-    def _stepped(self, frame: FrameType, event: str, arg: Any) -> Any:
+    def _stepped(self, frame: FrameType, event: str, _: object) -> Any:
         me = id(frame)
         if event == "opcode":
             jump = self.codes[frame.f_code].get(self._last.get(me, -1))

@@ -53,6 +53,7 @@ class _Decision:
         refuse_unsteady(model, self.survey, unsteady)
         self.unvisited = explanation.unvisited(self.survey, coverage, self.sources)
         self.findings: list[Finding] = [*self.survey.findings]
+        # Not recorded: they only have to be answered alike.
         self.edges = edges(model, samples)
 
     def made(self, choice: str) -> tuple[ScriptModule, dict[str, Any]]:
@@ -132,11 +133,9 @@ class _Decision:
     def _stable(self, program: ScriptModule) -> bool:
         """Whether traces of other examples are the same program: inputs of another shape, and of other values."""
         wanted = shape_of(program)
-        for case in (
-            self.cases[0],
-            self.cases[-1],
-            self.cases[len(self.samples) :][:1][0] if self.probes else self.cases[0],
-        ):
+        for case in {
+            each.name: each for each in (self.cases[0], self.cases[len(self.cases) // 2], self.cases[-1])
+        }.values():
             try:
                 other, _ = trace(self.model, case.sample.inputs)
             except FAILURES:

@@ -142,6 +142,7 @@ def no_program(
     if attempt.program is not None and not apart:
         return f"{before}torch can script this model, but for other inputs it would answer otherwise:\n{shown(unseen)}"
     if attempt.program is not None:
+        before += f"{shown(unseen)}\n" if unseen else ""
         return (
             f"{before}The scripted program does not compute what the model does. {apart[0]}. Scripting reads the code "
             "and not the run: hooks, patched methods, is_scripting() and numbers beyond 64 bits are what it can miss."

@@ -6,6 +6,7 @@ import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 from pipeline.inside.verdict.recording import Frame, Recorder
@@ -272,7 +273,23 @@ class Expressions(Recorder):
                 result = None
         return result or CONSTANT
 
+    def _never_drawn(self, node: ast.Compare, frame: Frame) -> bool:
+        """Whether it is `random.random() < share` for a share of zero: chance is asked, and has no say."""
+        drawn = node.left
+        if not isinstance(drawn, ast.Call) or len(node.ops) != 1 or not isinstance(node.ops[0], ast.Lt):
+            return False
+        share = self.evaluate(node.comparators[0], frame)
+        asked = self.evaluate(drawn.func, frame).known
+        nothing = isinstance(share.known, int | float) and not share.taint and share.known <= 0
+        return (
+            nothing
+            and getattr(asked, "__name__", "") == "random"
+            and isinstance(getattr(asked, "__self__", None), Random)
+        )
+
     def on_compare(self, node: ast.Compare, frame: Frame) -> Value:
+        if self._never_drawn(node, frame):
+            return known(False)
         values = [self.evaluate(each, frame) for each in (node.left, *node.comparators)]
         if len(node.ops) == 1:
             done = folded(type(node.ops[0]), *values)
@@ -301,9 +318,9 @@ class Expressions(Recorder):
             else:
                 items.append(content(value))
                 taint |= value.taint
-        if items and all(isinstance(each.known, _SIMPLE) and not each.taint for each in items):
-            if isinstance(node, ast.Tuple):
-                return known(tuple(each.known for each in items))
+        plain = items and all(isinstance(each.known, _SIMPLE) and not each.taint for each in items)
+        if plain and isinstance(node, ast.Tuple):
+            return known(tuple(each.known for each in items))
         return container(items, taint)
 
     on_list = on_tuple

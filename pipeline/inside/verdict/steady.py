@@ -50,7 +50,8 @@ def refuse_unsteady(model: nn.Module, survey: Survey, unsteady: Difference | Non
     if survey.remembers:
         raise Refused(
             "forward() answers from what earlier calls or its surroundings left behind, and not from its inputs and "
-            f"weights alone. Take it as an input; of a state, return the new one.{_because(survey.findings, MEMORY_RULES)}"
+            "weights alone. Take it as an input; of a state, return the new one."
+            f"{_because(survey.findings, MEMORY_RULES)}"
         )
 
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from types import FrameType
-from typing import TextIO
 
 import torch
 from torch import Tensor, nn
@@ -76,20 +75,13 @@ def trace(model: nn.Module, example: Sequence[Tensor]) -> tuple[ScriptModule, li
     given = tuple(each.clone() for each in example)
     caught: list[Warned] = []
 
-    def keep(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:  # noqa: ARG001
+    def keep(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         if issubclass(category, torch.jit.TracerWarning):
             caught.append(Warned(words=str(message), file=filename, line=lineno, place=_caller(filename, lineno)))
 
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("always")
-        warnings.showwarning = keep
+        warnings.showwarning = keep  # type: ignore[assignment]
         program = torch.jit.trace(model, given, check_trace=False)
     return program, caught
 
