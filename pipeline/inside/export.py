@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.jit import ScriptModule
 
-from pipeline.inside import operators, probes, samples, source, variants, verdict
+from pipeline.inside import operators, probes, samples, source, variants
 from pipeline.inside.freezing import freeze
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 from pipeline.inside.parity import compare
@@ -27,6 +27,7 @@ from pipeline.inside.rewrite import rewrite
 from pipeline.inside.samples import Sample
 from pipeline.inside.train import seed
 from pipeline.inside.variants import PLAIN, Variant
+from pipeline.inside.verdict.decision import decide, refusing
 
 WEIGHTS = Path("/torchyard/weights.safetensors")
 # Neighbouring bf16 numbers, which have eight significant bits, differ by at most this much of their size.
@@ -48,8 +49,13 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     _, held_out = source.data(module, params)
     taken = samples.take(model, held_out, declared, collate=source.collate(module))
     probed = probes.make(model, taken, declared, seed=order["seed"])
-    program, evidence = verdict.decide(
-        model, samples=taken, probes=probed, choice=order["export"], accepted=order["accepted"]
+    program, evidence = decide(
+        model,
+        samples=taken,
+        probes=probed,
+        outputs=[tensor["name"] for tensor in declared["outputs"]],
+        choice=order["export"],
+        accepted=order["accepted"],
     )
     if order["precision"] == "bf16" and not order["bf16"]:
         evidence["findings"].append(_NO_BF16)
@@ -68,7 +74,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
             if variant != PLAIN:
                 if told := variants.obstacle(variant, model, declared, bf16=order["bf16"]):
                     raise Refused(told)
-                with verdict.refusing(evidence["method"]):
+                with refusing(evidence["method"]):
                     program = variants.program(
                         variant,
                         source.trained(module, params, WEIGHTS),
@@ -98,7 +104,7 @@ def _write(
     """Writes the variant's folder, whole or not at all; returns the deviations of its program."""
     method = contract["evidence"]["method"]
     print(f"{method} and freeze, {variant.precision} {variant.memory_format}")
-    with verdict.refusing(method):
+    with refusing(method):
         frozen = freeze(program)
     exact = variant.precision == "fp32"
     contract = contract | asdict(variant) | {"probes": contract["probes"] | {"judged": exact}}
@@ -107,7 +113,7 @@ def _write(
     deviations = compare("program", program, contract, taken=taken, probed=probed)
     contract["operators"] = operators.needed(frozen)
     raw = BytesIO()
-    with verdict.refusing(method):
+    with refusing(method):
         torch.jit.save(frozen, raw, _extra_files={"contract.json": _canonical(contract)})
     folder = out / variant.name
     folder.mkdir()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.inside.order import Refused
-from pipeline.inside.samples import Sample
+from pipeline.inside.samples import Sample, Value
 from pipeline.inside.verdict.trial import FAILURES, LONGEST, limited, run
 
 MOST = 24
@@ -28,6 +28,7 @@ def make(model: nn.Module, samples: Sequence[Sample], contract: dict[str, Any], 
     model refuses, or answers with something that is not finite, is left out and counted. The same seed gives the same.
     """
     shapes = [tensor["shape"] for tensor in contract["inputs"]]
+    names = [tensor["name"] for tensor in contract["outputs"]]
     probes: list[Sample] = []
     refused, broken, size = [], 0, 0
     for number, (kind, sizes) in enumerate(_plan(samples, shapes)):
@@ -37,7 +38,7 @@ def make(model: nn.Module, samples: Sequence[Sample], contract: dict[str, Any], 
             continue
         try:
             with limited(LONGEST):
-                outputs = run(model, inputs)
+                outputs = run(model, inputs, names)
         except Refused:
             raise
         except FAILURES as failure:
@@ -97,13 +98,16 @@ def _length(value: Any, axis: int) -> int:
     return int(value.shape[axis]) if isinstance(value, Tensor) else len(value)
 
 
+def _row(value: Value) -> int:
+    """How many numbers belong to one item of a batch."""
+    return value[:1].numel() if isinstance(value, Tensor) else 1
+
+
 def _choices(group: Sequence[Dimension], samples: Sequence[Sample]) -> list[int]:
     """Sizes to try, never 0: small ones, the samples', and larger ones than they have."""
     number, axis = group[0]
     lengths = [_length(sample.inputs[number], axis) for sample in samples]
-    row = max(
-        sample.inputs[number][:1].numel() if isinstance(sample.inputs[number], Tensor) else 1 for sample in samples
-    )
+    row = max(_row(sample.inputs[number]) for sample in samples)
     usual, most = min(lengths), max(lengths)
     if axis == 0:
         found = [1, 2, 4 if row > _LARGE_ROW else max(5, most + 2)]

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.inside import probes, verdict
+from pipeline.inside import probes
 from pipeline.inside.order import Refused
 from pipeline.inside.samples import DATATYPES, Sample, outputs_of
+from pipeline.inside.verdict.decision import decide, refusing
 from tests.corpus.case import Case, Inputs, corpus
 
 TOLERANCE = {"absolute": 1e-4, "relative": 1e-4}
@@ -63,10 +64,15 @@ def _decided(case: Case) -> tuple[str, str, Any]:
         samples = tuple(_answered(model, inputs) for inputs in case.samples())
         contract = _contract(model, samples, case)
         probed = probes.make(model, samples, contract, seed=0)
-        program, evidence = verdict.decide(
-            model, samples=samples, probes=probed, choice=case.choice, accepted=case.accepted
+        program, evidence = decide(
+            model,
+            samples=samples,
+            probes=probed,
+            outputs=[tensor["name"] for tensor in contract["outputs"]],
+            choice=case.choice,
+            accepted=case.accepted,
         )
-        with verdict.refusing(evidence["method"]):
+        with refusing(evidence["method"]):
             archive = _reloaded(program)
     except Refused as refusal:
         return "refuse", str(refusal), None
@@ -114,7 +120,7 @@ def _run(program: Any, inputs: Inputs) -> tuple[Tensor, ...] | None:
     """The answer, or None for an input that the program refuses."""
     try:
         with torch.inference_mode():
-            return tuple(each.clone() for each in outputs_of(program(*_copied(inputs))))
+            return _answers(program(*_copied(inputs)))
     except Exception:  # noqa: BLE001 (a model raises what it likes)
         return None
 
@@ -132,7 +138,19 @@ def _equal(one: tuple[Tensor, ...] | None, other: tuple[Tensor, ...] | None) -> 
 
 def _answered(model: nn.Module, inputs: Inputs) -> Sample:
     with torch.inference_mode():
-        return Sample(inputs=inputs, outputs=tuple(each.clone() for each in outputs_of(model(*_copied(inputs)))))
+        return Sample(inputs=inputs, outputs=_answers(model(*_copied(inputs))))
+
+
+def _answers(result: Any) -> tuple[Any, ...]:
+    answers: tuple[Any, ...] = outputs_of(result, _names(result))
+    return tuple(each.clone() for each in answers)
+
+
+def _names(result: Any) -> list[str]:
+    """What model.yaml would call the outputs."""
+    if isinstance(result, dict):
+        return list(result)
+    return [f"y{number}" for number in range(len(result) if isinstance(result, tuple | list) else 1)]
 
 
 def _copied(inputs: Inputs) -> Inputs:
@@ -142,18 +160,21 @@ def _copied(inputs: Inputs) -> Inputs:
 def _contract(model: nn.Module, samples: tuple[Sample, ...], case: Case) -> dict[str, Any]:
     """What model.yaml would declare; an output is free wherever the samples differ."""
     arguments = list(inspect.signature(model.forward).parameters)
+    with torch.inference_mode():
+        names = _names(model(*_copied(case.samples()[0])))
+    answers: list[tuple[Any, ...]] = [sample.outputs for sample in samples]
     outputs = [
         [sizes[0] if len(set(sizes)) == 1 else -1 for sizes in zip(*(each.shape for each in values), strict=False)]
-        for values in zip(*(sample.outputs for sample in samples), strict=True)
+        for values in zip(*answers, strict=True)
     ]
     return {
         "inputs": [
             {"name": name, "datatype": DATATYPES[value.dtype], "shape": list(shape)}
-            for name, value, shape in zip(arguments, samples[0].inputs, case.shapes, strict=False)
+            for name, value, shape in zip(arguments, case.samples()[0], case.shapes, strict=False)
         ],
         "outputs": [
-            {"name": f"y{number}", "datatype": DATATYPES[value.dtype], "shape": shape}
-            for number, (value, shape) in enumerate(zip(samples[0].outputs, outputs, strict=True))
+            {"name": name, "datatype": DATATYPES[value.dtype], "shape": shape}
+            for name, value, shape in zip(names, answers[0], outputs, strict=True)
         ],
         "tolerance": TOLERANCE,
     }

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from tests.corpus.case import case
 
 
-@case("refuse", names="dict")
+@case("script")
 class DictOutput(nn.Module):
-    """The answer is a dict, which has no order on the wire."""
+    """The answer is a dict: only scripting keeps it one."""
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         return {"logits": x * 2, "best": x.argmax(1)}

@@ -26,25 +26,39 @@ from pipeline.inside.verdict.values import Value
 
 
 def decide(
-    model: nn.Module, *, samples: Sequence[Sample], probes: Sequence[Sample], choice: str, accepted: str
+    model: nn.Module,
+    *,
+    samples: Sequence[Sample],
+    probes: Sequence[Sample],
+    outputs: Sequence[str],
+    choice: str,
+    accepted: str,
 ) -> tuple[ScriptModule, dict[str, Any]]:
     """The model as a program that agrees with it on every sample and probe, and the evidence (artifacts.Evidence).
 
-    `choice` is auto, script or trace; `accepted` a person's reason for letting a frozen branch through.
+    `outputs` are the names of the samples' answers, in order. `choice` is auto, script or trace; `accepted` a person's
+    reason for letting a frozen branch through.
 
     Raises:
         Refused: there is no such program.
     """
-    return _Decision(model, samples, probes, accepted).made(choice)
+    return _Decision(model, samples, probes, outputs, accepted).made(choice)
 
 
 class _Decision:
     """What is known of one model while its verdict is made."""
 
-    def __init__(self, model: nn.Module, samples: Sequence[Sample], probes: Sequence[Sample], accepted: str) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        samples: Sequence[Sample],
+        probes: Sequence[Sample],
+        outputs: Sequence[str],
+        accepted: str,
+    ) -> None:
         self.model, self.accepted = model.eval(), accepted
         self.samples, self.probes = samples, probes
-        self.cases = cases(samples, probes)
+        self.cases = cases(samples, probes, outputs)
         self.sources = Sources(root_of(model))
         coverage = Coverage()
         unsteady = watched(model, self.cases, coverage)
@@ -54,7 +68,7 @@ class _Decision:
         self.unvisited = explanation.unvisited(self.survey, coverage, self.sources)
         self.findings: list[Finding] = [*self.survey.findings]
         # Not recorded: they only have to be answered alike.
-        self.edges = edges(model, samples)
+        self.edges = edges(model, samples, outputs)
 
     def made(self, choice: str) -> tuple[ScriptModule, dict[str, Any]]:
         if choice == "script":

@@ -34,37 +34,40 @@ _ROWS = (1, 2, 4, 7, 16)
 _MOST_ROW = 200_000
 
 
-def edges(model: nn.Module, samples: Sequence[Sample]) -> tuple[Case, ...]:
+def edges(model: nn.Module, samples: Sequence[Sample], outputs: Sequence[str]) -> tuple[Case, ...]:
     """Cases that the model answers, in whatever way, made from the samples: the same ones every time."""
     found = []
     for name, inputs in _inputs(samples):
         try:
             with limited(LONGEST):
-                answers = run(model, inputs)
+                answers = run(model, inputs, outputs)
         except Refused:
             continue
         except FAILURES:
             continue
-        found.append(Case(name=f"a sample changed to {name}", sample=Sample(inputs=tuple(inputs), outputs=answers)))
+        sample = Sample(inputs=tuple(inputs), outputs=answers)
+        found.append(Case(name=f"a sample changed to {name}", sample=sample, outputs=tuple(outputs)))
     return tuple(found)
 
 
 def _inputs(samples: Sequence[Sample]) -> Iterator[tuple[str, list[Any]]]:
-    first = samples[0].inputs
+    first: Sequence[Any] = samples[0].inputs
     for name, change in _REGIMES.items():
         changed = [change(each) if isinstance(each, Tensor) and each.is_floating_point() else each for each in first]
         if any(one is not other for one, other in zip(changed, first, strict=True)):
             yield name, changed
-    if any(isinstance(each, Tensor) and each.dtype == torch.bool for each in first):
-        yield "inverted booleans", [~each if each.dtype == torch.bool else each for each in first]
-    largest = samples[-1].inputs
+    if any(map(_is_boolean, first)):
+        yield "inverted booleans", [~each if _is_boolean(each) else each for each in first]
+    largest: Sequence[Any] = samples[-1].inputs
     rows = [each.shape[:1] if isinstance(each, Tensor) and each.dim() else None for each in largest]
-    batched = (
-        len(set(rows)) == 1 and rows[0] is not None and len({sample.inputs[0].shape[:1] for sample in samples}) > 1
-    )
+    batched = len(set(rows)) == 1 and rows[0] is not None and len({len(sample.inputs[0]) for sample in samples}) > 1
     if batched and sum(each[:1].numel() for each in largest) <= _MOST_ROW:
         for count in _ROWS:
             yield f"{count} rows", [each[torch.arange(count) % len(each)] for each in largest]
+
+
+def _is_boolean(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bool
 
 
 def _spread(x: Tensor) -> Tensor:

@@ -25,10 +25,11 @@ FAILURES = (Exception,)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """An input by the name that messages give it, and the model's answer to it."""
+    """An input by the name that messages give it, and the model's answer to it: one for each of the named `outputs`."""
 
     name: str
     sample: Sample
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,45 +59,32 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def cases(samples: Sequence[Sample], probes: Sequence[Sample]) -> tuple[Case, ...]:
+def cases(samples: Sequence[Sample], probes: Sequence[Sample], outputs: Sequence[str]) -> tuple[Case, ...]:
     """Samples and probes under their names."""
     kinds = (("sample", samples), ("probe", probes))
-    return tuple(Case(name=f"{kind} {n}", sample=each) for kind, group in kinds for n, each in enumerate(group))
+    return tuple(
+        Case(name=f"{kind} {n}", sample=each, outputs=tuple(outputs))
+        for kind, group in kinds
+        for n, each in enumerate(group)
+    )
 
 
-def run(program: Callable[..., Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The answers as a tuple of tensors or lists of strings. The inputs stay as they are.
+def run(program: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[str]) -> tuple[Any, ...]:
+    """The answers in the order of `outputs`, tensors or lists of strings. The inputs stay as they are.
 
     Raises:
         Refused: it returned something else.
     """
     given = [each.clone() if isinstance(each, Tensor) else list(each) for each in inputs]
     with torch.no_grad():
-        return answers_of(program(*given))
-
-
-def answers_of(result: object) -> tuple[Any, ...]:
-    """What forward() returned, one element for each output; a list of strings is one output.
-
-    Raises:
-        Refused: it returned something that is neither.
-    """
-    if _strings(result):
-        return (result,)
-    if isinstance(result, tuple | list) and any(_strings(each) for each in result):
-        return tuple(each if _strings(each) else outputs_of(each)[0] for each in result)
-    return outputs_of(result)
-
-
-def _strings(result: object) -> bool:
-    return isinstance(result, list) and bool(result) and all(isinstance(each, str) for each in result)
+        return outputs_of(program(*given), outputs)
 
 
 def differences(program: Callable[..., Any], wanted: Sequence[Case], *, who: str) -> Iterator[Difference]:
     """The cases for which the program fails or answers something else than the model did."""
     for case in wanted:
         try:
-            got = run(program, case.sample.inputs)
+            got = run(program, case.sample.inputs, case.outputs)
         except Refused as refusal:
             yield Difference(case=case, says=f"{who} answers otherwise: {refusal}")
         except FAILURES as failure:
