@@ -180,6 +180,8 @@ def _binary_strings(field: str, size: object, count: int, binary: Binary) -> mem
     if type(size) is not int or size < 0:
         got = str(size)[:100] if type(size) is int else kind_of(size)
         raise Refusal(400, f"{field}: expected a number of bytes, got {got}.")
+    if size > strings.LARGEST:
+        raise Refusal(400, f"{field}: {str(size)[:100]} bytes of strings, and at most {strings.LARGEST} are taken.")
     content = binary.take(field, size)
     try:
         strings.decode(content, count, longest=strings.LONGEST)

@@ -64,9 +64,12 @@ def _refuse_other_kinds(field: str, values: list[Any], datatype: Datatype) -> No
 
 def _strings(field: str, values: list[str]) -> Bytes:
     try:
-        return strings.encode(values, longest=strings.LONGEST)
+        content = strings.encode(values, longest=strings.LONGEST)
     except NotStrings as error:
         raise Refusal(400, f"{field}[{error.index}]: {error.reason}.") from error
+    if len(content) > strings.LARGEST:
+        raise Refusal(400, f"{field}: {len(content)} bytes of strings, and at most {strings.LARGEST} are taken.")
+    return content
 
 
 def _refuse_out_of_range(field: str, values: list[Value], datatype: Datatype) -> None:

@@ -24,7 +24,7 @@ from server.request import Request, Requested, parse
 from server.response import render
 from server.routes import Routes
 from server.samples import Expected
-from server.strings import LONGEST, MOST, NotStrings, decode, encode
+from server.strings import LARGEST, LONGEST, MOST, NotStrings, decode, encode
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, Output
 from tests.unit.server.test_request import CONTRACT
@@ -127,6 +127,10 @@ _REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         FIRST | {"data": ["", "é" * (LONGEST // 2), "é" * (LONGEST // 2) + "a"]},
         rf"data\[2\]: it takes {LONGEST + 1} bytes, and at most {LONGEST} are taken",
     ),
+    "largest": (
+        FIRST | {"shape": [9], "data": ["a" * (LARGEST // 8 - 4)] * 8 + [""]},
+        rf"\(text\).data: {LARGEST + 4} bytes of strings, and at most {LARGEST} are taken",
+    ),
     "most": (FIRST | {"shape": [MOST + 1]}, rf"shape: at most {MOST} strings are taken, got {MOST + 1}"),
     "fixed": (FIRST | {"name": "two"}, r"\(two\).shape: expected \[2\], where -1 is free, got \[3\]"),
 }
@@ -151,6 +155,8 @@ def test_json_is_refused(kind: str) -> None:
         (b"\1\0\0\0a" * 3, -1, r"expected a number of bytes, got -1"),
         (b"\1\0\0\0a" * 3, "15", r"expected a number of bytes, got a string"),
         (b"\1\0\0\0a" * 3, None, r"expected a number of bytes, got null"),
+        (b"", LARGEST + 1, rf"{LARGEST + 1} bytes of strings, and at most {LARGEST} are taken"),
+        (b"", 10**200, r"10{99} bytes of strings, and at most"),
         (b"\0\0\0\0\1\0\x10\0", 8, rf"string 1: it takes {LONGEST + 1} bytes, and at most {LONGEST} are taken"),
     ],
 )
