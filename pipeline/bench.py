@@ -82,16 +82,22 @@ def bench_eager(image: ServingImage, *, engine: Engine, build: Path) -> None:
         Mount(source=image.archive.samples.path, target="/torchyard/samples.safetensors"),
     )
     job = Job(image=image.digest, command=(*_TRIAL, "--runs", str(_RUNS), "/model"), limits=bench.limits)
-    rounds: list[tuple[float, float]] = []
+    medians: list[tuple[float, float]] = []
+    fastest: list[tuple[float, float]] = []
     for number in range(1, _ROUNDS + 1):
         # Threads wait at barriers as they do in the server, which is what counts most on a machine that is not idle.
         seconds = bench.run("eager", order, mounts=mounts, env={"GOMP_SPINCOUNT": "1000"})["seconds"]
         lines: list[str] = []
         engine.run(job, on_line=lines.append)
-        rounds.append((statistics.median(seconds) * 1e3, json.loads(lines[-1])["candidates"]["model"]["p50"]))
-        say(f"  round {number}: eager {rounds[-1][0]:.3f} ms, served {rounds[-1][1]:.3f} ms")
-    eager, served = (statistics.median(side) for side in zip(*rounds, strict=True))
+        served = json.loads(lines[-1])["candidates"]["model"]
+        medians.append((statistics.median(seconds) * 1e3, served["p50"]))
+        fastest.append((min(seconds) * 1e3, served["fastest"]))
+        say(f"  round {number}: eager {medians[-1][0]:.3f} ms, served {medians[-1][1]:.3f} ms")
     how = f"{image.archive.precision} {image.archive.memory_format}, {bench.threads} threads each"
-    say(f"eager {eager:.3f} ms, served {served:.3f} ms, {eager / served:.2f} times ({how})")
-    kept = {"image": image.digest, "threads": bench.threads, "eager_ms": eager, "served_ms": served, "rounds": rounds}
+    kept: dict[str, object] = {"image": image.digest, "threads": bench.threads, "rounds": medians}
+    # On a machine that has other work, what the fastest run of each took says more than the medians do.
+    for name, figures, one in (("p50", medians, statistics.median), ("fastest", fastest, min)):
+        eager, archive = (one(side) for side in zip(*figures, strict=True))
+        say(f"{name:<8} eager {eager:.3f} ms, served {archive:.3f} ms, {eager / archive:.2f} times ({how})")
+        kept[name] = {"eager_ms": eager, "served_ms": archive, "times": eager / archive}
     records.write_atomic(build / "bench-eager.json", json.dumps(kept, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """`python3.13 -m server.trial [DIR ...]`: candidates for one model: do they answer as the trained model, and how fast.
 
-Prints one JSON object: the CPU's abilities, and for each folder its deviations over samples and probes and the median
-of sample 0, measured in turns with the others; or why the candidate is refused.
+Prints one JSON object: the CPU's abilities, and for each folder its deviations over samples and probes, and the median
+and the fastest of many runs of sample 0 in milliseconds, in turns with the others; or why the candidate is refused.
 """
 
 import argparse
@@ -74,8 +74,8 @@ def _tried(folders: Sequence[Path], threads: int, runs: int | None) -> dict[str,
             ready[folder.name] = served.model, taken[0]
         except StartError as error:
             found[folder.name] = {"refused": f"in the runtime: {error}"}
-    for name, median in _medians(ready, runs).items():
-        found[name]["p50"] = median
+    for name, seconds in _timed(ready, runs).items():
+        found[name] |= {"p50": statistics.median(seconds) * 1e3, "fastest": min(seconds) * 1e3}
     return found
 
 
@@ -109,8 +109,8 @@ def _compared(served: ServedModel, taken: Sequence[Sample], probed: Sequence[Sam
     return {name: deviations.found() for name, deviations in found.items()}
 
 
-def _medians(ready: Mapping[str, tuple[Model, Sample]], runs: int | None) -> dict[str, float]:
-    """The median of sample 0 of each model in milliseconds."""
+def _timed(ready: Mapping[str, tuple[Model, Sample]], runs: int | None) -> dict[str, list[float]]:
+    """Seconds of many runs of sample 0 of each model."""
     calls = {name: partial(model.forward, sample.inputs) for name, (model, sample) in ready.items()}
     for call in calls.values():
         for _ in range(WARM_UP_RUNS):
@@ -121,7 +121,7 @@ def _medians(ready: Mapping[str, tuple[Model, Sample]], runs: int | None) -> dic
             call()
         once = time.perf_counter() - started
         runs = min(_MOST, max(_LEAST, int(_SECONDS / max(once, 1e-9))))
-    return {name: statistics.median(taken) * 1e3 for name, taken in in_turns(calls, runs).items()}
+    return in_turns(calls, runs)
 
 
 if __name__ == "__main__":
