@@ -65,13 +65,13 @@ def compare_files(archive: File) -> Iterator[Finding]:
     path = archive.path.with_name(CONTRACT)
     try:
         contract = _beside(path)
-        yield from _same_file(archive, dict(contract["archive"]))
-        samples = path.with_name(SAMPLES)
+        yield from _same_file(archive, _described(contract, "archive"))
+        samples, described = path.with_name(SAMPLES), _described(contract, "samples")
         if samples.is_file():
-            yield from _same_file(File.of(samples), dict(contract["samples"]))
+            yield from _same_file(File.of(samples), described)
         else:
             yield _finding("no-samples", SAMPLES, f"{CONTRACT} is there, the samples that it names are not")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         yield _finding("bad-contract", CONTRACT, f"it is not a contract that export writes ({error!r:.200})")
 
 
@@ -93,6 +93,14 @@ def compare_contracts(archive: File) -> Iterator[Finding]:
     if differing:
         told = f"it differs from the one inside the archive in: {', '.join(differing)[:500]}"
         yield _finding("contract", CONTRACT, told)
+
+
+def _described(contract: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a contract says of one of the files beside it."""
+    described = contract.get(name)
+    if not isinstance(described, dict):
+        raise ValueError(f"`{name}` describes no file")
+    return described
 
 
 def _same_file(file: File, claimed: dict[str, Any]) -> Iterator[Finding]:

@@ -11,14 +11,15 @@ _DESCRIBE = """
 import json, re, torch
 schemas = {str(schema) for schema in torch._C._jit_get_all_schemas()}
 changes = torch._C._get_operator_version_map()
-methods = " ".join(map(str, torch._C._jit_get_custom_class_schemas()))
+# There is no list of the custom classes; they are those that a method or an operator takes.
+signatures = " ".join([*map(str, torch._C._jit_get_custom_class_schemas()), *schemas])
 print(json.dumps({
     "torch": torch.__version__,
     "device": "cuda" if torch.cuda.is_available() else "cpu",
     "archive_versions": [1, torch._C._get_max_operator_version()],
     "operators": sorted(schemas),
     "upgraders": sorted([step.bumped_at_version, step.old_schema] for name in changes for step in changes[name]),
-    "classes": sorted(set(re.findall(r"__torch__\\.torch\\.classes\\.[\\w.]+", methods))),
+    "classes": sorted(set(re.findall(r"__torch__\\.torch\\.classes\\.[\\w.]+", signatures))),
 }))
 """
 _LOAD = """
