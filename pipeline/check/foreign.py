@@ -7,7 +7,8 @@ from pipeline.errors import CheckError, ContainerFailed, EngineError
 _LIMITS = Limits(memory=4096, cpus=2, pids=256)
 # Importing torch from a cold disk takes a minute at worst.
 _SECONDS = 300
-_DESCRIBE = """
+# Prints what `runtime.json` would say of the torch that runs it.
+DESCRIBE = """
 import json, re, torch
 schemas = {str(schema) for schema in torch._C._jit_get_all_schemas()}
 changes = torch._C._get_operator_version_map()
@@ -36,7 +37,7 @@ def describe(reference: str, image: str, *, engine: Engine) -> bytes:
     """
     lines: list[str] = []
     try:
-        _run(_DESCRIBE, image, engine, lines)
+        _run(DESCRIBE, image, engine, lines)
     except (ContainerFailed, EngineError) as error:
         # Without an engine this says so itself; otherwise the image is to blame.
         engine.info()
