@@ -25,6 +25,7 @@ from pipeline.deploy import serve as serve_image
 from pipeline.doctor import examine
 from pipeline.engine.docker import connect
 from pipeline.errors import EngineError, PipelineError, SpaceError, SpecError, TestsFailed
+from pipeline.explain import explain as tell
 from pipeline.line import STEPS, Line
 from pipeline.matrix import matrix as compare_all
 from pipeline.progress import say
@@ -37,6 +38,7 @@ P = ParamSpec("P")
 
 _MODEL = "the name of a folder under model_src/"
 _FORCE = "run it again even if nothing changed"
+_ACCEPT = "a reason for which tracing may freeze a branch of this model; it stays in every later report"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
 
 
@@ -84,11 +86,15 @@ def doctor(_: Context) -> None:
     say("Ready. Next: inv build-serving --model resnet")
 
 
-@command(model=_MODEL, force="run every step again even if nothing changed", locked=_LOCKED)
-def build_serving(_: Context, model: str, force: bool = False, locked: bool = False) -> None:
+@command(
+    model=_MODEL, force="run every step again even if nothing changed", locked=_LOCKED, accept_frozen_branch=_ACCEPT
+)
+def build_serving(
+    _: Context, model: str, force: bool = False, locked: bool = False, accept_frozen_branch: str = ""
+) -> None:
     """From source to a smoke-tested image: train, export, check, assemble, audit, smoke."""
     started = time.monotonic()
-    line = _line(model, force=STEPS if force else (), locked=locked)
+    line = _line(model, force=STEPS if force else (), locked=locked, accepted=accept_frozen_branch)
     image = line.assemble
     _tell(line.audit)
     _tell(line.smoke)
@@ -116,12 +122,19 @@ def train(_: Context, model: str, force: bool = False, locked: bool = False) -> 
     say(f"{_shown(trained.weights.path)}: {metrics}")
 
 
-@command(model=_MODEL, force=_FORCE, locked=_LOCKED)
-def export(_: Context, model: str, force: bool = False, locked: bool = False) -> None:
+@command(model=_MODEL, force=_FORCE, locked=_LOCKED, accept_frozen_branch=_ACCEPT)
+def export(_: Context, model: str, force: bool = False, locked: bool = False, accept_frozen_branch: str = "") -> None:
     """Turn the trained model into a TorchScript archive that computes the same."""
-    archive = _line(model, force=("export",) if force else (), locked=locked).export
+    archive = _line(model, force=("export",) if force else (), locked=locked, accepted=accept_frozen_branch).export
     method, worst = archive.evidence.method, max(archive.parity.values())
     say(f"{_shown(archive.file.path)}: {method}, at most {worst:.2g} from eager, sha256 {archive.file.sha256}")
+
+
+@command(model=_MODEL)
+def explain(_: Context, model: str) -> None:
+    """Say why a model is scripted or traced: what was seen in its code, tried, and never reached."""
+    for line in tell(_line(model).export):
+        say(line)
 
 
 @command(
@@ -221,9 +234,17 @@ def test(context: Context, only: str = "", match: str = "") -> None:  # noqa: PT
         _tool("pytest", *folders, "--durations=10", *(("-k", match) if match else ()))
 
 
-def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False) -> Line:
+def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False, accepted: str = "") -> Line:
     """The line of a model; whatever is wrong with model.yaml, the pins or the engine is said here, before any work."""
-    return Line(spec.find(model, MODELS), pins=pins.load(), engine=connect(), build=BUILD, force=force, locked=locked)
+    return Line(
+        spec.find(model, MODELS),
+        pins=pins.load(),
+        engine=connect(),
+        build=BUILD,
+        force=force,
+        locked=locked,
+        accepted=accepted.strip(),
+    )
 
 
 def _required(model: str) -> str:

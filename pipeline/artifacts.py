@@ -145,6 +145,15 @@ class Evidence:
     accepted: str
 
 
+def accepted_branch(reason: str) -> tuple[Finding, ...]:
+    """The warning that every gate repeats when a person let a frozen branch through; nothing without a `reason`."""
+    if not reason:
+        return ()
+    told = f"a branch is frozen, so that some inputs get another answer than the model's. Accepted because: {reason}"
+    fix = "Take `export: trace` out of model.yaml and export again without --accept-frozen-branch."
+    return (Finding(rule="frozen-branch", level="warning", where="the archive", message=told, fix=fix),)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.

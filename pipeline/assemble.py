@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pipeline.artifacts import Archive, File, ServingImage
-from pipeline.engine import LABEL, Engine, Image
+from pipeline.engine import ACCEPTED, LABEL, Engine, Image
 from pipeline.errors import AssembleError, EngineError
 
 # What of a runtime's configuration a serving image takes over: all that says how it runs.
@@ -89,7 +89,9 @@ def _labels(archive: Archive, runtime: Image) -> dict[str, str]:
     """OCI annotations (image-spec annotations.md) and what the later steps read from the image alone."""
     spec = archive.trained.spec
     contract = json.loads(archive.contract.path.read_text(encoding="utf-8"))
+    accepted = archive.evidence.accepted
     return {
+        **({ACCEPTED: accepted} if accepted else {}),
         f"{_OCI}.title": spec.name,
         f"{_OCI}.version": spec.version,
         f"{_OCI}.description": spec.description,

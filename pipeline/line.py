@@ -28,7 +28,8 @@ class Line:
     """One model on its way. Asking for a step's value runs what that step needs, and nothing twice.
 
     A step is skipped when its record in `build` names the same inputs and the files and image it made are still
-    there unchanged; the steps in `force` run whatever their records say.
+    there unchanged; the steps in `force` run whatever their records say. `accepted` is a person's reason for letting
+    a frozen branch through at export; it holds for as long as that archive's inputs stay the same.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Line:
         build: Path,
         force: Collection[str] = (),
         locked: bool = False,
+        accepted: str = "",
     ) -> None:
         self._spec = spec
         self._pins = pins
@@ -47,6 +49,7 @@ class Line:
         self._build = build / spec.name
         self._force = frozenset(force)
         self._locked = locked
+        self._accepted = accepted
         self.ran: list[str] = []
 
     @cached_property
@@ -71,7 +74,11 @@ class Line:
             trained.spec, trained.weights, self._trainer.digest, records.contents_of(_HERE / "inside")
         )
         return self._step(
-            "export", Archive, inputs, lambda: export(trained, trainer=self._trainer, engine=self._engine, out=out)
+            "export",
+            Archive,
+            inputs,
+            lambda: export(trained, trainer=self._trainer, engine=self._engine, out=out, accepted=self._accepted),
+            still=lambda archive: self._accepted in {"", archive.evidence.accepted},
         )
 
     @cached_property

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from pipeline.artifacts import Finding, Limits, Verdict
-from pipeline.engine import Engine
+from pipeline.artifacts import Finding, Limits, Verdict, accepted_branch
+from pipeline.engine import ACCEPTED, Engine
 from pipeline.errors import SmokeError
 from pipeline.progress import say
 
@@ -37,7 +37,8 @@ def smoke(reference: str, *, limits: Limits, engine: Engine) -> Verdict:
         listing = "\n".join(f"  {finding.rule}: {finding.message}" for finding in findings)
         raise SmokeError(f"{reference} does not behave under the production contract:\n{listing or log}")
     measured = {item.get("name", ""): float(item.get("value", "nan")) for item in suite.iter("property")}
-    return Verdict(gate="smoke", digest=image.digest, against="", findings=(), measured=measured)
+    accepted = accepted_branch(image.labels.get(ACCEPTED, ""))
+    return Verdict(gate="smoke", digest=image.digest, against="", findings=accepted, measured=measured)
 
 
 def _run_tests(digest: str, limits: Limits, address: str, report: Path) -> str:

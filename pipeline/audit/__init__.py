@@ -1,10 +1,10 @@
 """The audit gate: an image's configuration and every file of every layer against the rules of a serving image."""
 
-from pipeline.artifacts import Finding, Verdict
+from pipeline.artifacts import Finding, Verdict, accepted_branch
 from pipeline.audit import archive
 from pipeline.audit.contents import Contents
 from pipeline.audit.rules import RULES
-from pipeline.engine import Engine
+from pipeline.engine import ACCEPTED, Engine
 from pipeline.errors import AuditError
 
 
@@ -33,7 +33,7 @@ def audit(reference: str, *, engine: Engine) -> Verdict:
         gate="audit",
         digest=image.digest,
         against="",
-        findings=findings,
+        findings=(*findings, *accepted_branch(image.labels.get(ACCEPTED, ""))),
         measured={
             "layers": len(contents.layers),
             "files": len(contents.placed),

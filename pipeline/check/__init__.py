@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pipeline.artifacts import File, Finding, Verdict
+from pipeline.artifacts import File, Finding, Verdict, accepted_branch
 from pipeline.check import evidence, foreign
 from pipeline.check.replay import replay
 from pipeline.check.runtime import RuntimeFacts, facts_of
@@ -66,6 +66,7 @@ def _static(archive: File, facts: RuntimeFacts) -> Iterator[Finding]:
         findings += evidence.compare_files(archive)
         if not any(_is_error(finding) for finding in findings):
             findings += evidence.compare_contracts(archive)
+            findings += accepted_branch(evidence.accepted(archive))
     yield from findings
 
 

@@ -103,6 +103,12 @@ def _described(contract: dict[str, Any], name: str) -> dict[str, Any]:
     return described
 
 
+def accepted(archive: File) -> str:
+    """The reason for which a person let a frozen branch through, as the contract beside the archive says; or ""."""
+    found = _beside(archive.path.with_name(CONTRACT)).get("evidence", {})
+    return str(found.get("accepted", "")) if isinstance(found, dict) else ""
+
+
 def _same_file(file: File, claimed: dict[str, Any]) -> Iterator[Finding]:
     if claimed.get("size") != file.size:
         told = f"it has {file.size} bytes, and {CONTRACT} says {claimed.get('size')}"

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Protocol
 from pipeline.artifacts import Limits
 
 LABEL = "io.torchyard"
+# The reason for which a person let a frozen branch through at export.
+ACCEPTED = f"{LABEL}.accepted-frozen-branch"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "artifacts", "progress"},
     {"records", "pins", "spec", "engine"},
     {"bootstrap", "workbench"},
-    {"images", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor"},
+    {"images", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
     {"line", "bench", "matrix"},
 )
 HOMES = {

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -64,6 +65,18 @@ def test_configuration_says_how_it_runs_and_what_it_is(tmp_path: Path, runtime: 
     assert found.labels["io.torchyard.runtime.digest"] == runtime.digest
     assert found.labels["org.opencontainers.image.version"] == "1.0.0"
     assert json.loads(found.labels["io.torchyard.contract"])["samples"]["sha256"] == archive.samples.sha256
+
+
+def test_an_accepted_branch_is_on_the_label(tmp_path: Path, runtime: Image, engine: FakeEngine) -> None:
+    plain = values.archive(tmp_path)
+    accepted = replace(plain, evidence=replace(plain.evidence, accepted="one size only"))
+    image = assemble(accepted, runtime=runtime, epoch=EPOCH, engine=engine)
+    found = engine.find(image.digest)
+    assert found
+    assert found.labels["io.torchyard.accepted-frozen-branch"] == "one size only"
+    unmarked = engine.find(_assembled(tmp_path, runtime, engine).digest)
+    assert unmarked
+    assert "io.torchyard.accepted-frozen-branch" not in unmarked.labels
 
 
 def test_twice_gives_the_same_digests(tmp_path: Path, runtime: Image, engine: FakeEngine) -> None:

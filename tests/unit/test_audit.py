@@ -316,6 +316,17 @@ def test_a_warning_stays_in_the_verdict() -> None:
     assert (finding.rule, finding.level, finding.where) == ("dangling-link", "warning", "/usr/lib/liba.so (layer 3)")
 
 
+def test_an_accepted_branch_is_repeated() -> None:
+    engine = FakeEngine()
+    labels = {"io.torchyard.accepted-frozen-branch": "one size only"}
+    engine.add(TAG, layers=(ROOT, SERVER), config=CONFIG, labels=labels)
+
+    (finding,) = audit(TAG, engine=engine).findings
+
+    assert (finding.rule, finding.level) == ("frozen-branch", "warning")
+    assert "one size only" in finding.message
+
+
 def test_every_finding_is_in_the_message_with_reason_and_fix() -> None:
     engine = FakeEngine()
     image = engine.add(TAG, layers=(ROOT, SERVER, layer(program("usr/bin/sh"))), config={**CONFIG, "User": "root"})

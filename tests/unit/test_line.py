@@ -30,8 +30,9 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
     def train(spec: ModelSpec, **_: object) -> TrainedModel:
         return replace(values.trained_model(tmp_path / "made"), spec=spec)
 
-    def export(trained: TrainedModel, **_: object) -> Archive:
-        return replace(values.archive(tmp_path / "made"), trained=trained)
+    def export(trained: TrainedModel, *, accepted: str, **_: object) -> Archive:
+        evidence = replace(values.EVIDENCE, accepted=accepted)
+        return replace(values.archive(tmp_path / "made"), trained=trained, evidence=evidence)
 
     def runtime(*_: object, **__: object) -> Image | None:
         return engine.find("torchscript-runtime:v2.8-cpu")
@@ -58,9 +59,9 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
         monkeypatch.setattr(line, name, gate(name))
 
 
-def _ran(spec: ModelSpec, engine: Engine, build: Path, force: tuple[str, ...] = ()) -> list[str]:
+def _ran(spec: ModelSpec, engine: Engine, build: Path, force: tuple[str, ...] = (), accepted: str = "") -> list[str]:
     """The steps that a whole run took."""
-    whole = Line(spec, pins=pins.load(), engine=engine, build=build, force=force)
+    whole = Line(spec, pins=pins.load(), engine=engine, build=build, force=force, accepted=accepted)
     assert whole.audit.gate == "audit"
     assert whole.smoke.gate == "smoke"
     return whole.ran
@@ -76,6 +77,18 @@ def test_force_runs_a_step_again_and_only_it_where_it_makes_the_same(
 ) -> None:
     _ran(spec, engine, tmp_path / "build")
     assert _ran(spec, engine, tmp_path / "build", force=("train",)) == ["train"]
+
+
+def test_an_accepted_branch_holds_for_as_long_as_its_archive_does(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path
+) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    assert _ran(spec, engine, tmp_path / "build", accepted="all requests are of one size")[0] == "export"
+    assert _ran(spec, engine, tmp_path / "build") == []
+    assert _ran(spec, engine, tmp_path / "build", accepted="another reason")[0] == "export"
+    changed = replace(spec, version="1.0.1")
+    again = Line(changed, pins=pins.load(), engine=engine, build=tmp_path / "build").export
+    assert again.evidence.accepted == ""
 
 
 def test_another_runtime_trains_and_exports_nothing(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
