@@ -69,15 +69,15 @@ def compare_files(archive: File) -> Iterator[Finding]:
     path = archive.path.with_name(CONTRACT)
     try:
         contract = _beside(path)
-        yield from _same_file(archive, dict(contract["archive"]))
-        samples = path.with_name(SAMPLES)
+        yield from _same_file(archive, _described(contract, "archive"))
+        samples, described = path.with_name(SAMPLES), _described(contract, "samples")
         if samples.is_file():
-            yield from _same_file(File.of(samples), dict(contract["samples"]))
+            yield from _same_file(File.of(samples), described)
         else:
             yield _finding("no-samples", SAMPLES, f"{CONTRACT} is there, the samples that it names are not")
         if "ops" in contract:
-            yield from _same_library(path.with_name(OPS), dict(contract["ops"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            yield from _same_library(path.with_name(OPS), _described(contract, "ops"))
+    except (OSError, ValueError) as error:
         yield _finding("bad-contract", CONTRACT, f"it is not a contract that export writes ({error!r:.200})")
 
 
@@ -101,6 +101,14 @@ def compare_contracts(archive: File) -> Iterator[Finding]:
         yield _finding("contract", CONTRACT, told)
 
 
+def _described(contract: dict[str, Any], name: str) -> dict[str, Any]:
+    """What a contract says of one of the files beside it."""
+    described = contract.get(name)
+    if not isinstance(described, dict):
+        raise ValueError(f"`{name}` describes no file")
+    return described
+
+
 def accepted(archive: File) -> str:
     """The reason for which a person let a frozen branch through, as the contract beside the archive says; or ""."""
     found = _beside(archive.path.with_name(CONTRACT)).get("evidence", {})
@@ -121,7 +129,7 @@ def declared_operators(archive: File) -> tuple[str, ...]:
 
 
 def _same_library(path: Path, claimed: dict[str, Any]) -> Iterator[Finding]:
-    if claimed["file"] != OPS or not isinstance(claimed["operators"], list):
+    if claimed.get("file") != OPS or not isinstance(claimed.get("operators"), list):
         raise ValueError("its ops are not what export writes")
     if path.is_file():
         yield from _same_file(File.of(path), claimed)

@@ -7,18 +7,20 @@ from pipeline.errors import CheckError, ContainerFailed, EngineError
 _LIMITS = Limits(memory=4096, cpus=2, pids=256)
 # Importing torch from a cold disk takes a minute at worst.
 _SECONDS = 300
-_DESCRIBE = """
+# Prints what `runtime.json` would say of the torch that runs it.
+DESCRIBE = """
 import json, re, torch
 schemas = {str(schema) for schema in torch._C._jit_get_all_schemas()}
 changes = torch._C._get_operator_version_map()
-methods = " ".join(map(str, torch._C._jit_get_custom_class_schemas()))
+# There is no list of the custom classes; they are those that a method or an operator takes.
+signatures = " ".join([*map(str, torch._C._jit_get_custom_class_schemas()), *schemas])
 print(json.dumps({
     "torch": torch.__version__,
     "device": "cuda" if torch.cuda.is_available() else "cpu",
     "archive_versions": [1, torch._C._get_max_operator_version()],
     "operators": sorted(schemas),
     "upgraders": sorted([step.bumped_at_version, step.old_schema] for name in changes for step in changes[name]),
-    "classes": sorted(set(re.findall(r"__torch__\\.torch\\.classes\\.[\\w.]+", methods))),
+    "classes": sorted(set(re.findall(r"__torch__\\.torch\\.classes\\.[\\w.]+", signatures))),
 }))
 """
 _LOAD = """
@@ -35,7 +37,7 @@ def describe(reference: str, image: str, *, engine: Engine) -> bytes:
     """
     lines: list[str] = []
     try:
-        _run(_DESCRIBE, image, engine, lines)
+        _run(DESCRIBE, image, engine, lines)
     except (ContainerFailed, EngineError) as error:
         # Without an engine this says so itself; otherwise the image is to blame.
         engine.info()

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.artifacts import Finding
-from pipeline.check import schema as parsed
 from pipeline.check.code import Use
 from pipeline.check.runtime import RuntimeFacts, name_of
+from pipeline.check.schema import Schema, parse
+from pipeline.check.standing_in import breaks, missing_defaults, takes
 from pipeline.check.upgraders import reading
 
 # torch's own namespaces that a saved model may call; those that begin with _ are its own, too.
@@ -37,7 +38,7 @@ def compare(
         ValueError: one of `needed` is no schema.
     """
     for text in needed:
-        wanted = parsed.parse(text)
+        wanted = parse(text)
         name, overload = name_of(text)
         present = facts.operators.get(name, {})
         if not present:
@@ -92,21 +93,21 @@ def misfit(operator: str, facts: RuntimeFacts, archived: Archived, *, where: str
     return _finding("changed-schema", where, f"{told}: {_age(facts, archived)}", _other_torch(facts, archived))
 
 
-def _broken(wanted: parsed.Schema, present: str) -> str | None:
+def _broken(wanted: Schema, present: str) -> str | None:
     """Why calls of the operator that was wanted are not safe with the one that is there.
 
     Arguments with defaults that the older one lacks are no reason: a call that gives one is found in the code.
     """
     try:
-        schema = parsed.parse(present)
+        schema = parse(present)
     except ValueError:
         return None if present.startswith(f"{wanted.name}(") else "the runtime's cannot be read"
-    return None if parsed.missing_defaults(wanted, schema) else parsed.breaks(wanted, schema)
+    return None if missing_defaults(wanted, schema) else breaks(wanted, schema)
 
 
 def _takes(schema: str, positional: int, keywords: list[str]) -> bool:
     try:
-        return parsed.takes(parsed.parse(schema), positional, keywords)
+        return takes(parse(schema), positional, keywords)
     except ValueError:
         return True
 

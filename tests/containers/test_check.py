@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipeline.artifacts import Archive, File, Limits
-from pipeline.check import check, facts_of, inspect
+from pipeline.check import check, examine, facts_of, inspect
 from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import CheckError
@@ -141,13 +141,22 @@ def test_an_archive_that_looks_right_and_does_not_load_is_refused(
     assert "error does-not-load, in the runtime" in _refusal(path, runtime, engine)
 
 
-def test_an_image_with_pythons_torch_is_asked(trainer: Image, engine: DockerEngine, tmp_path: Path) -> None:
-    """The same image sees what it lacks, and loads what it does not lack."""
-    path = Path(shutil.copy(GOLDEN / "traced.pt", tmp_path))
-    verdict = check(path, runtime=trainer.digest, engine=engine)
-    assert [finding.rule for finding in verdict.findings] == ["no-samples"]
-    newer = Path(shutil.copy(OTHERS / "torch-2.13.0-newer.pt", tmp_path))
-    assert "has no operator aten::hash_tensor" in _refusal(newer, trainer, engine)
+def test_an_image_with_pythons_torch_is_asked(trainer: Image, runtime: Image, engine: DockerEngine) -> None:
+    """It says of the same torch what the runtime's build wrote, sees what it lacks and loads what it does not lack."""
+    image, asked = facts_of(trainer.digest, engine=engine)
+    _, written = facts_of(runtime.digest, engine=engine)
+    assert (asked.foreign, written.foreign) == (True, False)
+    assert asked.archive_versions == written.archive_versions
+    assert asked.upgraders == written.upgraders
+    assert asked.upgraders["aten::gelu"] == ((10, "aten::gelu(Tensor self) -> Tensor"),)
+    assert {"quantized.LinearPackedParamsBase", "profiler._RecordFunction"} <= asked.classes & written.classes
+    assert {name: asked.operators.get(name) for name in ("aten::relu", "aten::conv2d")} == {
+        name: written.operators[name] for name in ("aten::relu", "aten::conv2d")
+    }
+    findings, _ = examine(File.of(GOLDEN / "traced.pt"), image, asked, engine=engine)
+    assert [finding.rule for finding in findings] == ["no-samples"]
+    (finding,), _ = examine(File.of(OTHERS / "torch-2.13.0-newer.pt"), image, asked, engine=engine)
+    assert "has no operator aten::hash_tensor" in finding.message
 
 
 def test_an_image_without_torch_is_refused(runtime: Image, engine: DockerEngine) -> None:
@@ -199,12 +208,12 @@ def test_an_archive_that_never_ends_loading_is_given_up(
     assert "error hangs, in the runtime" in _refusal(path, runtime, engine)
 
 
-def test_schemas_are_read_and_compared_as_torch_does(trainer: Image, engine: DockerEngine) -> None:
-    """Every operator of torch's is read, and each is compared with changed ones in both directions."""
+def test_the_check_agrees_with_torch(trainer: Image, engine: DockerEngine) -> None:
+    """It reads every operator of torch's, compares schemas as torch does, and finds nothing in sound archives."""
     lines: list[str] = []
     job = Job(
         image=trainer.digest,
-        command=("python", "-m", "tests.containers.schemas"),
+        command=("python", "-m", "tests.containers.beside_torch"),
         limits=Limits(memory=4096, cpus=2, pids=64),
         mounts=(
             Mount(source=HOME / "pipeline", target="/src/pipeline"),
@@ -219,3 +228,4 @@ def test_schemas_are_read_and_compared_as_torch_does(trainer: Image, engine: Doc
     assert report["compared"] > 3000
     assert report["refused"] > 1000
     assert report["wrong"] == []
+    assert report["false"] == []

@@ -257,6 +257,8 @@ def test_a_swapped_library_is_never_loaded(engine: FakeEngine, tmp_path: Path) -
         (lambda contract: contract.update(extra=1), "inside the archive in: extra"),
         (lambda contract: contract.pop("archive"), "error bad-contract, contract.json"),
         (lambda contract: contract.update(samples=[1]), "error bad-contract, contract.json"),
+        (lambda contract: contract.update(samples=[["size", 0]]), "error bad-contract, contract.json"),
+        (lambda contract: contract.update(archive="model.pt"), "error bad-contract, contract.json"),
     ],
 )
 def test_a_contract_that_is_not_the_archives(
