@@ -3,6 +3,7 @@
 The report is JSON: by name of the case what was found, as `examined` says. Further arguments name the only cases.
 """
 
+import faulthandler
 import inspect
 import json
 import sys
@@ -23,6 +24,8 @@ from tests.corpus.case import Case, Inputs, corpus
 
 TOLERANCE = {"absolute": 1e-4, "relative": 1e-4}
 METHODS = ("script", "trace")
+# A loop that never ends, in a case or in a verdict on it, ends the run with the place where it was: seconds.
+_STUCK = 120
 
 
 def examined(case: Case) -> dict[str, Any]:
@@ -195,8 +198,10 @@ def main(out: Path, only: list[str]) -> None:
     report = {}
     for case in corpus():
         if not only or case.name in only:
+            faulthandler.dump_traceback_later(_STUCK, exit=True)
             started = time.monotonic()
             report[case.name] = examined(case) | {"seconds": round(time.monotonic() - started, 2)}
+    faulthandler.cancel_dump_traceback_later()
     out.write_text(json.dumps(report), encoding="utf-8")
 
 

@@ -40,9 +40,9 @@ class NumberFromValue(nn.Module):
         return torch.full_like(x, float(x.mean()))
 
 
-@case("script", names="tolist()")
+@case("refuse", names="tolist()", rare=lambda: [(torch.tensor([[float("nan"), 0.5, 0.1]]),)])
 class SortedInPython(nn.Module):
-    """Python sorts the values of a row; the trace keeps the sorted row of its example."""
+    """Python sorts the values: a trace keeps the order of its example, and a script sorts NaN elsewhere."""
 
     def forward(self, x: Tensor) -> Tensor:
         values: list[float] = x.sum(0).tolist()
@@ -131,9 +131,9 @@ class IsNonzero(nn.Module):
         return x / x.sum() if torch.is_nonzero(x.sum()) else x - 1
 
 
-@case("script", names="str(int(x[0, 0]))")
+@case("refuse", names="str(int(x[0, 0]))", rare=lambda: [(torch.full((1, 3), 1e25),)])
 class LengthOfText(nn.Module):
-    """The digits of a value are counted."""
+    """The digits of a value are counted; a script has whole numbers of 64 bits only."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * len(str(int(x[0, 0])))
