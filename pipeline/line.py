@@ -19,6 +19,7 @@ from pipeline.pins import Pins
 from pipeline.progress import say
 from pipeline.smoke import smoke
 from pipeline.train import train
+from pipeline.workbench import code_of
 
 T = TypeVar("T")
 _HERE = Path(__file__).resolve().parent
@@ -59,9 +60,8 @@ class Line:
         spec, sources, out = self._spec, operator_sources(self._spec), self._build / "compile"
         if not sources:
             return None
-        script = {name: File.of(_HERE / "inside" / f"{name}.py").sha256 for name in ("compile", "order")}
         names = [file.path.relative_to(spec.folder).as_posix() for file in sources]
-        inputs = records.digest_of(names, sources, self._toolchain.digest, script)
+        inputs = records.digest_of(names, sources, self._toolchain.digest, code_of("compile"))
         return self._step(
             "compile",
             File,
@@ -75,9 +75,7 @@ class Line:
         spec, out, ops = self._spec, self._build / "train", self.compile
         code = {file.path.relative_to(spec.folder).as_posix(): file.sha256 for file in spec.sources}
         code.pop("model.yaml")
-        inputs = records.digest_of(
-            code, spec.params, spec.training, self._trainer.digest, records.contents_of(_HERE / "inside"), ops
-        )
+        inputs = records.digest_of(code, spec.params, spec.training, self._trainer.digest, code_of("train"), ops)
         trained = self._step(
             "train",
             TrainedModel,
@@ -97,7 +95,8 @@ class Line:
             self._trainer.digest,
             self._pins.torch,
             self._pins.device,
-            records.contents_of(_HERE / "inside"),
+            code_of("export", "parity"),
+            records.contents_of(_HERE / "export"),
         )
         # The runtime is part of what measures and not of what is made, and is built only where it has to measure.
         return self._step(

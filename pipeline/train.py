@@ -8,7 +8,7 @@ from pipeline.artifacts import File, ModelSpec, TrainedModel
 from pipeline.engine import Engine, Image
 from pipeline.errors import TrainError
 from pipeline.progress import say
-from pipeline.workbench import INSIDE, Workbench
+from pipeline.workbench import Workbench, code_of
 
 
 def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path, ops: File | None = None) -> TrainedModel:
@@ -49,7 +49,7 @@ def _key(spec: ModelSpec, *, trainer: Image, ops: File | None, threads: int, gpu
     training = spec.training
     return records.digest_of(
         code,
-        records.contents_of(INSIDE),
+        code_of("train"),
         [training.seed, training.epochs, training.batch_size, spec.params],
         [trainer.digest, threads, gpus],
         ops,

@@ -1,17 +1,43 @@
 """How a step has a script of pipeline/inside do its work: in the trainer image, cut off from everything else."""
 
+import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import File, Limits, ModelSpec
+from pipeline.artifacts import File, Limits, ModelSpec, sha256_of
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.errors import ContainerFailed, PipelineError
 from pipeline.progress import say
 
 INSIDE = Path(__file__).resolve().parent / "inside"
+
+
+def code_of(*scripts: str) -> dict[str, str]:
+    """The SHA-256 of scripts of pipeline/inside and of all that they import there, by path: what their results rest on.
+
+    A change to how models are exported is no reason to train them again.
+    """
+    found: dict[str, str] = {}
+    waiting = [INSIDE / f"{script}.py" for script in scripts]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(INSIDE).as_posix()
+        if name not in found:
+            found[name] = sha256_of(path)
+            waiting += _imported(path)
+    return found
+
+
+def _imported(path: Path) -> Iterator[Path]:
+    """The files of pipeline/inside that a file imports from, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline.inside"):
+            module = INSIDE.joinpath(*str(node.module).split(".")[2:])
+            for each in (module, *(module / alias.name for alias in node.names)):
+                yield from (file for file in (each.with_suffix(".py"), each / "__init__.py") if file.is_file())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
