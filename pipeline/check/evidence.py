@@ -71,7 +71,7 @@ def compare_files(archive: File) -> Iterator[Finding]:
             yield from _same_file(File.of(samples), described)
         else:
             yield _finding("no-samples", SAMPLES, f"{CONTRACT} is there, the samples that it names are not")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         yield _finding("bad-contract", CONTRACT, f"it is not a contract that export writes ({error!r:.200})")
 
 

@@ -28,6 +28,14 @@ class RuntimeFacts:
     upgraders: Mapping[str, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     foreign: bool = False
 
+    def plus(self, schemas: Iterable[str]) -> "RuntimeFacts":
+        """The facts once a library with these operators is loaded; it cannot replace one that the runtime has."""
+        operators = dict(self.operators)
+        for schema in schemas:
+            name, overload = name_of(schema)
+            operators[name] = {overload: schema, **operators.get(name, {})}
+        return replace(self, operators=operators)
+
 
 def parse(content: bytes) -> RuntimeFacts:
     """Reads the JSON that a runtime's build wrote into it.
@@ -38,30 +46,24 @@ def parse(content: bytes) -> RuntimeFacts:
     try:
         facts: dict[str, Any] = json.loads(content)
         first, last = facts["archive_versions"]
+        operators: dict[str, dict[str, str]] = {}
+        for schema in facts["operators"]:
+            name, overload = name_of(schema)
+            operators.setdefault(name, {})[overload] = schema
         upgraders: dict[str, tuple[tuple[int, str], ...]] = {}
         for until, schema in sorted(facts.get("upgraders", ())):
             full = str(schema).partition("(")[0]
             upgraders[full] = (*upgraders.get(full, ()), (int(until), str(schema)))
-        bare = RuntimeFacts(
+        return RuntimeFacts(
             torch=str(facts["torch"]),
             device=str(facts["device"]),
             archive_versions=(int(first), int(last)),
-            operators={},
+            operators=operators,
             classes=frozenset(str(name).removeprefix(_CLASSES) for name in facts["classes"]),
             upgraders=upgraders,
         )
-        return with_operators(bare, facts["operators"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def with_operators(facts: RuntimeFacts, schemas: Iterable[str]) -> RuntimeFacts:
-    """The facts of the runtime once a library that declares the operators `schemas` is loaded into it."""
-    operators = {name: dict(overloads) for name, overloads in facts.operators.items()}
-    for schema in schemas:
-        name, overload = name_of(schema)
-        operators.setdefault(name, {})[overload] = schema
-    return replace(facts, operators=operators)
 
 
 def name_of(schema: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.artifacts import Finding
 from pipeline.check import inspect, zipped
-from pipeline.check.runtime import RuntimeFacts, parse, with_operators
+from pipeline.check.runtime import RuntimeFacts, parse
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOOD = ("traced", "scripted", "function")
@@ -169,11 +169,11 @@ def test_a_custom_operator_in_contract_and_code_is_told_of_once_with_its_cure() 
     assert "has no operator acme::scale" in finding.message
     assert finding.where == "code/__torch__/more.py:1: y = ops.acme.scale(x, 2.)"
     assert "model_src/<name>/ops/" in finding.fix
-    assert _inspect(archive, with_operators(FACTS, [schema])) == ()
+    assert _inspect(archive, FACTS.plus([schema])) == ()
 
 
 def test_a_custom_operator_with_another_schema_is_cured_by_the_same_library() -> None:
-    facts = with_operators(FACTS, ["acme::scale(Tensor x, Tensor by) -> Tensor"])
+    facts = FACTS.plus(["acme::scale(Tensor x, Tensor by) -> Tensor"])
     (finding,) = _inspect(_contracted("acme::scale(Tensor x, float by) -> Tensor"), facts)
     assert "by was float and is Tensor" in finding.message
     assert "same version of the library registering `acme`" in finding.fix
