@@ -46,19 +46,22 @@ def parse(content: bytes) -> RuntimeFacts:
     try:
         facts: dict[str, Any] = json.loads(content)
         first, last = facts["archive_versions"]
+        operators: dict[str, dict[str, str]] = {}
+        for schema in facts["operators"]:
+            name, overload = name_of(schema)
+            operators.setdefault(name, {})[overload] = schema
         upgraders: dict[str, tuple[tuple[int, str], ...]] = {}
         for until, schema in sorted(facts.get("upgraders", ())):
             full = str(schema).partition("(")[0]
             upgraders[full] = (*upgraders.get(full, ()), (int(until), str(schema)))
-        bare = RuntimeFacts(
+        return RuntimeFacts(
             torch=str(facts["torch"]),
             device=str(facts["device"]),
             archive_versions=(int(first), int(last)),
-            operators={},
+            operators=operators,
             classes=frozenset(str(name).removeprefix(_CLASSES) for name in facts["classes"]),
             upgraders=upgraders,
         )
-        return bare.plus(facts["operators"])
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
