@@ -1,5 +1,6 @@
 """What goes wrong only on an input that neither a sample nor a random probe is like."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -158,3 +159,45 @@ class GuardedBySilence(nn.Module):
     @_guarded
     def forward(self, x: Tensor) -> Tensor:
         return x + 1
+
+
+@case("refuse", names="x.max() > 1e6", rare=_loud)
+class Suppressed(nn.Module):
+    """contextlib.suppress() is a `try` that does not look like one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        answer = x
+        with contextlib.suppress(ValueError):
+            answer = self.checked(x)
+        return answer
+
+    def checked(self, x: Tensor) -> Tensor:
+        if x.max() > 1e6:
+            raise ValueError("loud")
+        return x * 2
+
+
+@case("refuse", names="x.max() < 1e6", rare=lambda: [(torch.tensor([[2e6, 0.0, 1.0]]),)])
+class ListOfLambdas(nn.Module):
+    """One lambda of a list decides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = [lambda x: x + 1, lambda x: x if x.max() < 1e6 else x * 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
+@case("refuse", names="x.split(64)", rare=lambda: [(torch.ones(70, 3).cumsum(0),)])
+class LargeBatchInParts(nn.Module):
+    """Only a batch beyond any probe has more than one part."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.centred = lambda x: x - x.mean(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.centred(part) for part in x.split(64)])

@@ -1,5 +1,7 @@
 """Python sees numbers and decides, but on what is settled: no script because of a lambda or the like, a right trace."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -213,3 +215,25 @@ class ConstantText(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         name, *_ = self.kind.strip().lower().partition("-")
         return getattr(torch, name)(x)
+
+
+@case("trace")
+class SortedNames(nn.Module):
+    """sorted() puts the names of layers in order, not values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict({"right": nn.Linear(3, 3), "left": nn.Linear(3, 3)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        total: Tensor = sum(self.parts[name](x) for name in sorted(self.parts))
+        return total
+
+
+@case("trace")
+class SortedParts(nn.Module):
+    """sorted() puts named answers in order by their names."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = OrderedDict(second=x * 2, first=x + 1)
+        return torch.cat([part for _, part in sorted(parts.items())], dim=1)
