@@ -52,9 +52,11 @@ def bench(image: ServingImage, *, requests: int, engine: Engine, build: Path) ->
 
 
 def bench_eager(image: ServingImage, *, engine: Engine, build: Path) -> None:
-    """Prints the medians in milliseconds of the first sample in eager fp32 in Python's torch, and as it is served.
+    """Prints medians in milliseconds of the first sample: eager fp32 in Python's torch, the archive there, and served.
 
-    One container of each, turn by turn. The figures are kept in `build`/bench-eager.json.
+    The first two take turns in one process, every few runs; the container that serves takes turns with that process.
+    So on a machine with other work the first ratio can be trusted more. The figures are kept in
+    `build`/bench-eager.json.
 
     Raises:
         EngineError: a container failed, or the image that trained the model is gone.
@@ -77,27 +79,22 @@ def bench_eager(image: ServingImage, *, engine: Engine, build: Path) -> None:
         "runs": _RUNS,
         "threads": bench.threads,
     }
-    mounts = (
-        Mount(source=trained.weights.path, target="/torchyard/weights.safetensors"),
-        Mount(source=image.archive.samples.path, target="/torchyard/samples.safetensors"),
-    )
+    files = (trained.weights, image.archive.file, image.archive.samples)
+    mounts = tuple(Mount(source=file.path, target=f"/torchyard/files/{file.path.name}") for file in files)
     job = Job(image=image.digest, command=(*_TRIAL, "--runs", str(_RUNS), "/model"), limits=bench.limits)
-    medians: list[tuple[float, float]] = []
-    fastest: list[tuple[float, float]] = []
+    rounds: list[dict[str, float]] = []
     for number in range(1, _ROUNDS + 1):
         # Threads wait at barriers as they do in the server, which is what counts most on a machine that is not idle.
-        seconds = bench.run("eager", order, mounts=mounts, env={"GOMP_SPINCOUNT": "1000"})["seconds"]
+        found = bench.run("eager", order, mounts=mounts, env={"GOMP_SPINCOUNT": "1000"})
         lines: list[str] = []
         engine.run(job, on_line=lines.append)
-        served = json.loads(lines[-1])["candidates"]["model"]
-        medians.append((statistics.median(seconds) * 1e3, served["p50"]))
-        fastest.append((min(seconds) * 1e3, served["fastest"]))
-        say(f"  round {number}: eager {medians[-1][0]:.3f} ms, served {medians[-1][1]:.3f} ms")
-    how = f"{image.archive.precision} {image.archive.memory_format}, {bench.threads} threads each"
-    kept: dict[str, object] = {"image": image.digest, "threads": bench.threads, "rounds": medians}
-    # On a machine that has other work, what the fastest run of each took says more than the medians do.
-    for name, figures, one in (("p50", medians, statistics.median), ("fastest", fastest, min)):
-        eager, archive = (one(side) for side in zip(*figures, strict=True))
-        say(f"{name:<8} eager {eager:.3f} ms, served {archive:.3f} ms, {eager / archive:.2f} times ({how})")
-        kept[name] = {"eager_ms": eager, "served_ms": archive, "times": eager / archive}
+        medians = {name: statistics.median(seconds) * 1e3 for name, seconds in found.items()}
+        rounds.append(medians | {"served": json.loads(lines[-1])["candidates"]["model"]["p50"]})
+        say(f"  round {number}: " + ", ".join(f"{name} {median:.3f} ms" for name, median in rounds[-1].items()))
+    p50 = {name: statistics.median(each[name] for each in rounds) for name in rounds[0]}
+    say(f"{bench.threads} threads each, {image.archive.precision} {image.archive.memory_format}")
+    for name, how in (("eager", ""), ("archive", "in turns in one process"), ("served", "in turns of containers")):
+        times = "" if name == "eager" else f"  {p50['eager'] / p50[name]:.2f} times as fast, {how}"
+        say(f"{name:<8}{p50[name]:8.3f} ms{times}")
+    kept = {"image": image.digest, "threads": bench.threads, "p50_ms": p50, "rounds": rounds}
     records.write_atomic(build / "bench-eager.json", json.dumps(kept, indent=2) + "\n")

@@ -1,7 +1,7 @@
 """`python3.13 -m server.trial [DIR ...]`: candidates for one model: do they answer as the trained model, and how fast.
 
 Prints one JSON object: the CPU's abilities, and for each folder its deviations over samples and probes, and the median
-and the fastest of many runs of sample 0 in milliseconds, in turns with the others; or why the candidate is refused.
+of sample 0 in milliseconds, measured in turns with the others; or why the candidate is refused.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def _tried(folders: Sequence[Path], threads: int, runs: int | None) -> dict[str,
         except StartError as error:
             found[folder.name] = {"refused": f"in the runtime: {error}"}
     for name, seconds in _timed(ready, runs).items():
-        found[name] |= {"p50": statistics.median(seconds) * 1e3, "fastest": min(seconds) * 1e3}
+        found[name]["p50"] = statistics.median(seconds) * 1e3
     return found
 
 
