@@ -62,17 +62,26 @@ def truth(value: Value) -> bool | None:
     return True if callable(value.known) and not hasattr(type(value.known), "__len__") else None
 
 
+def _identical(one: Value, other: Value) -> Value:
+    """What `is` answers: known where None is asked for, and open where forward() changes what it asks about."""
+    left_behind = (one.taint | other.taint) & {STATE, MEMORY}
+    if left_behind:
+        return tainted(left_behind)
+    rest = [each for each in (one, other) if each.known is not None]
+    if len(rest) == 1 and (rest[0].is_known or rest[0].dims is not None):
+        return known(False)
+    return known(True) if not rest else CONSTANT
+
+
+def _other_than(answer: Value) -> Value:
+    return known(not answer.known) if answer.is_known else answer
+
+
 def folded(kind: type, one: Value, other: Value) -> Value | None:
     """The result of an operator on plain constants, or None."""
     both = (one, other)
     if kind in {ast.Is, ast.IsNot}:
-        none = [each for each in both if each.known is None]
-        rest = [each for each in both if each.known is not None]
-        if len(none) == 2 or (
-            none and rest and (rest[0].is_known or rest[0].dims is not None) and not rest[0].taint & {STATE, MEMORY}
-        ):
-            return known((len(none) == 2) == (kind is ast.Is))
-        return CONSTANT
+        return _identical(one, other) if kind is ast.Is else _other_than(_identical(one, other))
     if kind not in _OPERATORS or any(each.taint & LIVE or not isinstance(each.known, _SIMPLE) for each in both):
         return None
     try:

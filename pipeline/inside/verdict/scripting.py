@@ -35,4 +35,4 @@ def scripted(model: nn.Module, sources: Sources) -> Scripted:
 
 def without_addresses(words: str) -> str:
     """The same words every time: objects are printed with their address in memory."""
-    return re.sub(r" at 0x[0-9a-f]+", "", words).strip()
+    return re.sub(r" at:? 0x[0-9a-f]+", "", words).strip()
