@@ -92,7 +92,7 @@ def doctor(_: Context) -> None:
 def build_serving(
     _: Context, model: str, force: bool = False, locked: bool = False, accept_frozen_branch: str = ""
 ) -> None:
-    """From source to a smoke-tested image: train, export, check, assemble, audit, smoke."""
+    """From source to a smoke-tested image: compile, train, export, check, assemble, audit, smoke."""
     started = time.monotonic()
     line = _line(model, force=STEPS if force else (), locked=locked, accepted=accept_frozen_branch)
     image = line.assemble
@@ -112,6 +112,13 @@ def images(_: Context, locked: bool = False) -> None:
     for made in (pinned_images.trainer, pinned_images.toolchain, pinned_images.runtime):
         image = made(pinned, engine=engine, locked=locked)
         say(f"{made.__name__:<9} {image.digest} {image.size / 1e6:,.0f} MB")
+
+
+@command(model=_MODEL, force=_FORCE, locked=_LOCKED)
+def compile(_: Context, model: str, force: bool = False, locked: bool = False) -> None:  # noqa: A001 (the step's verb)
+    """Compile a model's own operators, ops/*.cpp, in the toolchain."""
+    library = _line(model, force=("compile",) if force else (), locked=locked).compile
+    say(f"{_shown(library.path)}: sha256 {library.sha256}" if library else f"{model} has no ops/: nothing to compile")
 
 
 @command(model=_MODEL, force=_FORCE, locked=_LOCKED)

@@ -107,12 +107,16 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainedModel:
-    """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split."""
+    """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split.
+
+    `ops` is the library of the model's own operators, where it has some.
+    """
 
     weights: File
     trainer: str
     metrics: Mapping[str, float]
     spec: ModelSpec
+    ops: File | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +211,7 @@ class Archive:
     archive needs. `parity` maps a stage (program, frozen, optimised, runtime) to the deviation of each output.
     `metrics` are the archive's own on the held-out split; those of the trained model are in `trained`. `candidates`
     are what precision and memory format were chosen from, and `profile` tells of the first runs of each shape.
+    `ops` is the library of the model's own operators, where it has some, which a runtime has to load first.
     """
 
     file: File
@@ -223,6 +228,7 @@ class Archive:
     candidates: tuple[Candidate, ...]
     profile: tuple[ShapeProfile, ...]
     trained: TrainedModel
+    ops: File | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

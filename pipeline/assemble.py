@@ -22,9 +22,9 @@ _OCI = "org.opencontainers.image"
 
 
 def assemble(archive: Archive, *, runtime: Image, epoch: int, engine: Engine) -> ServingImage:
-    """Adds the archive, its contract and its samples to the runtime image as one layer.
+    """Adds the archive, its contract, its samples and the model's own operators to the runtime image as one layer.
 
-    The layer's bytes depend on those three files only, and the image's on them, the runtime and `epoch` (seconds,
+    The layer's bytes depend on those files only, and the image's on them, the runtime and `epoch` (seconds,
     the time that the image and its files carry), so assembling twice gives the same digests. The engine is given
     the new layer and the configuration; layers that it has already are not sent again.
 
@@ -57,28 +57,35 @@ def assemble(archive: Archive, *, runtime: Image, epoch: int, engine: Engine) ->
 
 
 def _verify(archive: Archive) -> None:
-    for file in (archive.file, archive.contract, archive.samples):
+    for file in _files(archive):
         if not file.is_intact():
             raise AssembleError(
                 f"{file.path}: not the file that was exported (its SHA-256 is no longer {file.sha256}). "
                 "Something changed it since; run `inv export` again and do not assemble this one."
             )
     contract = json.loads(archive.contract.path.read_text(encoding="utf-8"))
-    for part, file in (("archive", archive.file), ("samples", archive.samples)):
-        if contract[part]["sha256"] != file.sha256:
+    parts = {"archive": archive.file, "samples": archive.samples, "ops": archive.ops}
+    for part, made in parts.items():
+        named, found = contract.get(part, {}).get("sha256", "none"), made.sha256 if made else "none"
+        if named != found:
             raise AssembleError(
-                f"{archive.contract.path}: names {part} {contract[part]['sha256']}, and {file.path} is {file.sha256}. "
+                f"{archive.contract.path}: names {part} {named}, and the export has {found}. "
                 "They come from different exports; run `inv export` again."
             )
 
 
+def _files(archive: Archive) -> tuple[File, ...]:
+    """What is shipped, in the layer's order."""
+    return tuple(file for file in (archive.contract, archive.file, archive.ops, archive.samples) if file)
+
+
 def _write_layer(archive: Archive, path: Path, epoch: int) -> None:
-    """Writes the model layer: /model with the three files, owned by root, readable by all, writable by nobody."""
+    """Writes the model layer: /model with its files, owned by root, readable by all, writable by nobody."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as layer:
         folder = tarfile.TarInfo("model")
         folder.type, folder.mode, folder.mtime = tarfile.DIRTYPE, 0o555, epoch
         layer.addfile(folder)
-        for file in (archive.contract, archive.file, archive.samples):
+        for file in _files(archive):
             member = tarfile.TarInfo(f"model/{file.path.name}")
             member.size, member.mode, member.mtime = file.size, 0o444, epoch
             with file.path.open("rb") as content:
@@ -101,6 +108,7 @@ def _labels(archive: Archive, runtime: Image) -> dict[str, str]:
         f"{LABEL}.device": runtime.labels[f"{LABEL}.device"],
         f"{LABEL}.runtime.digest": runtime.digest,
         f"{LABEL}.archive.digest": f"sha256:{archive.file.sha256}",
+        **({f"{LABEL}.ops.digest": f"sha256:{archive.ops.sha256}"} if archive.ops else {}),
         f"{LABEL}.contract": json.dumps(contract, sort_keys=True, separators=(",", ":")),
         f"{LABEL}.limits.memory": str(spec.serving.memory),
         f"{LABEL}.limits.cpus": str(spec.serving.cpus),

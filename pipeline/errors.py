@@ -104,3 +104,9 @@ class ContainerFailed(PipelineError):
     def __init__(self, message: str, *, code: int = 137) -> None:
         super().__init__(message)
         self.code = code
+
+
+class CompileError(PipelineError):
+    """The model's own operators do not compile."""
+
+    exit_code = 18

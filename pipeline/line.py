@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline import images, records
-from pipeline.artifacts import Archive, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.artifacts import Archive, File, ModelSpec, ServingImage, TrainedModel, Verdict
 from pipeline.assemble import assemble
 from pipeline.audit import audit
 from pipeline.check import check
+from pipeline.compile import compile_operators, operator_sources
 from pipeline.engine import Engine, Image
 from pipeline.export import export
 from pipeline.pins import Pins
@@ -21,7 +22,7 @@ from pipeline.train import train
 
 T = TypeVar("T")
 _HERE = Path(__file__).resolve().parent
-STEPS = ("train", "export", "check", "assemble", "audit", "smoke")
+STEPS = ("compile", "train", "export", "check", "assemble", "audit", "smoke")
 
 
 class Line:
@@ -53,16 +54,35 @@ class Line:
         self.ran: list[str] = []
 
     @cached_property
+    def compile(self) -> File | None:
+        """The library of the model's own operators; None where its folder has no ops/, and then nothing is done."""
+        spec, sources, out = self._spec, operator_sources(self._spec), self._build / "compile"
+        if not sources:
+            return None
+        script = {name: File.of(_HERE / "inside" / f"{name}.py").sha256 for name in ("compile", "order")}
+        names = [file.path.relative_to(spec.folder).as_posix() for file in sources]
+        inputs = records.digest_of(names, sources, self._toolchain.digest, script)
+        return self._step(
+            "compile",
+            File,
+            inputs,
+            lambda: compile_operators(spec, toolchain=self._toolchain, engine=self._engine, out=out),
+        )
+
+    @cached_property
     def train(self) -> TrainedModel:
         """The trained model. What only later steps read of model.yaml does not train it again."""
-        spec, out = self._spec, self._build / "train"
+        spec, out, ops = self._spec, self._build / "train", self.compile
         code = {file.path.relative_to(spec.folder).as_posix(): file.sha256 for file in spec.sources}
         code.pop("model.yaml")
         inputs = records.digest_of(
-            code, spec.params, spec.training, self._trainer.digest, records.contents_of(_HERE / "inside")
+            code, spec.params, spec.training, self._trainer.digest, records.contents_of(_HERE / "inside"), ops
         )
         trained = self._step(
-            "train", TrainedModel, inputs, lambda: train(spec, trainer=self._trainer, engine=self._engine, out=out)
+            "train",
+            TrainedModel,
+            inputs,
+            lambda: train(spec, trainer=self._trainer, engine=self._engine, out=out, ops=ops),
         )
         return replace(trained, spec=spec)
 
@@ -73,6 +93,7 @@ class Line:
         inputs = records.digest_of(
             trained.spec,
             trained.weights,
+            trained.ops,
             self._trainer.digest,
             self._pins.torch,
             self._pins.device,
@@ -99,10 +120,7 @@ class Line:
         """What `check` says of the archive in the runtime image."""
         archive, runtime = self.export, self._runtime
         inputs = records.digest_of(
-            archive.file,
-            archive.contract,
-            archive.samples,
-            archive.probes,
+            (archive.file, archive.contract, archive.samples, archive.probes, archive.ops),
             runtime.digest,
             records.contents_of(_HERE / "check"),
         )
@@ -147,6 +165,10 @@ class Line:
     @cached_property
     def _trainer(self) -> Image:
         return images.trainer(self._pins, engine=self._engine, locked=self._locked)
+
+    @cached_property
+    def _toolchain(self) -> Image:
+        return images.toolchain(self._pins, engine=self._engine, locked=self._locked)
 
     @cached_property
     def _runtime(self) -> Image:

@@ -11,9 +11,10 @@ from pipeline.progress import say
 from pipeline.workbench import INSIDE, Workbench
 
 
-def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path) -> TrainedModel:
+def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path, ops: File | None = None) -> TrainedModel:
     """Writes weights.safetensors into `out`, and checkpoint.pt there for as long as training is not done.
 
+    `ops` is the library of the model's own operators, where it has some.
     The same inputs give the same weights on the same machine, also when a run was interrupted between.
 
     Raises:
@@ -21,10 +22,10 @@ def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path) -> Trai
             or a metric is below its floor.
     """
     gpus = engine.info().gpus
-    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=out, error=TrainError)
+    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=out, error=TrainError, ops=ops)
     training = spec.training
     order = {
-        "key": _key(spec, trainer=trainer, threads=bench.threads, gpus=gpus),
+        "key": _key(spec, trainer=trainer, ops=ops, threads=bench.threads, gpus=gpus),
         "seed": training.seed,
         "epochs": training.epochs,
         "batch_size": training.batch_size,
@@ -34,11 +35,11 @@ def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path) -> Trai
     _refuse_below_floor(spec, metrics)
     (out / "checkpoint.pt").unlink(missing_ok=True)
     return TrainedModel(
-        weights=File.of(out / "weights.safetensors"), trainer=trainer.digest, metrics=metrics, spec=spec
+        weights=File.of(out / "weights.safetensors"), trainer=trainer.digest, metrics=metrics, spec=spec, ops=ops
     )
 
 
-def _key(spec: ModelSpec, *, trainer: Image, threads: int, gpus: bool) -> str:
+def _key(spec: ModelSpec, *, trainer: Image, ops: File | None, threads: int, gpus: bool) -> str:
     """The digest of everything that decides what the weights become: a checkpoint with another one is not used."""
     code = {
         file.path.relative_to(spec.folder).as_posix(): file.sha256
@@ -51,6 +52,7 @@ def _key(spec: ModelSpec, *, trainer: Image, threads: int, gpus: bool) -> str:
         records.contents_of(INSIDE),
         [training.seed, training.epochs, training.batch_size, spec.params],
         [trainer.digest, threads, gpus],
+        ops,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import Limits, ModelSpec
+from pipeline.artifacts import File, Limits, ModelSpec
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.errors import ContainerFailed, PipelineError
 from pipeline.progress import say
@@ -16,18 +16,24 @@ INSIDE = Path(__file__).resolve().parent / "inside"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workbench:
-    """Where scripts work on one model. They see its folder and write to `out`; their failures are raised as `error`."""
+    """Where scripts work on one model. They see its folder and write to `out`; their failures are raised as `error`.
+
+    `ops` is the library of the model's own operators, where it has some, and `granted` what scripts may use instead
+    of what model.yaml grants to training.
+    """
 
     spec: ModelSpec
     trainer: Image
     engine: Engine
     out: Path
     error: type[PipelineError]
+    ops: File | None = None
+    granted: Limits | None = None
 
     @property
     def limits(self) -> Limits:
         """What a script may use: what model.yaml grants to training, but no more cores than there are."""
-        granted = self.spec.training.limits
+        granted = self.granted or self.spec.training.limits
         return replace(granted, cpus=min(granted.cpus, self.engine.info().cpus))
 
     @property
@@ -47,8 +53,11 @@ class Workbench:
         """Runs pipeline/inside/`script`.py, with `env` on top of its environment; shows its lines, returns its result.
 
         Raises:
-            PipelineError: an `error`, when the script refused the model or its container failed.
+            PipelineError: an `error`, when the operators' library is not the one that was compiled, the script refused
+                the model or its container failed.
         """
+        if self.ops and not self.ops.is_intact():
+            raise self.error(f"{self.ops.path}: is gone, or not what was compiled. Run `inv compile --force` for it.")
         self.out.mkdir(parents=True, exist_ok=True)
         result = self.out / "result.json"
         result.unlink(missing_ok=True)
@@ -60,6 +69,7 @@ class Workbench:
                 Mount(source=INSIDE, target="/torchyard/pipeline/inside"),
                 Mount(source=self.spec.folder, target="/torchyard/model"),
                 Mount(source=self.out, target="/torchyard/out", writable=True),
+                *((Mount(source=self.ops.path, target="/torchyard/ops.so"),) if self.ops else ()),
                 *mounts,
             ),
             env={**self._environment(order), **(env or {})},

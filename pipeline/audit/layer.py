@@ -1,17 +1,21 @@
 """One layer's tar -> what it adds and what it deletes, read once and never held."""
 
+import io
 import posixpath
 import tarfile
 from dataclasses import dataclass
 from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
-from typing import IO, Literal, Self, TypeAlias
+from typing import IO, Literal, Self, TypeAlias, cast
 
-from pipeline.audit import traces
+from pipeline.audit import elf, traces
 
 Kind: TypeAlias = Literal["file", "folder", "symlink", "hardlink", "device", "fifo"]
 
 # Large enough that Python's share is small beside the copying, small enough to stay in the processor's cache.
 BUFFER = 2**17
+# Where the model lies; what native code there asks of the loader is kept, and a longer library is not looked into.
+MODEL = "/model"
+_LONGEST_LIBRARY = 2**26
 
 _KINDS: dict[bytes, Kind] = {
     tarfile.DIRTYPE: "folder",
@@ -31,7 +35,8 @@ class Entry:
     """A member of a layer. `path` is absolute and normal, `mode` the twelve permission bits, `size` in bytes.
 
     `target` is what a link points to as written, `magic` the first four bytes of a file's content, `traces` the
-    names of what pipeline.audit.traces found in it.
+    names of what pipeline.audit.traces found in it. `library` is a shared library beside the model, as far as it
+    could be read.
     """
 
     path: str
@@ -44,6 +49,7 @@ class Entry:
     has_capability: bool = False
     magic: bytes = b""
     traces: tuple[str, ...] = ()
+    library: elf.Library | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +105,10 @@ def absolute(name: str) -> str:
 
 
 def _entry(path: str, member: tarfile.TarInfo, content: IO[bytes] | None) -> Entry:
+    library = None
+    if content and path.startswith(f"{MODEL}/") and member.size <= _LONGEST_LIBRARY and _is_elf(content):
+        whole = content.read()
+        library, content = elf.parse(whole), io.BytesIO(whole)
     trail = traces.follow(content) if content else traces.Trail()
     return Entry(
         path=path,
@@ -111,4 +121,9 @@ def _entry(path: str, member: tarfile.TarInfo, content: IO[bytes] | None) -> Ent
         has_capability=any(header.endswith("xattr.security.capability") for header in member.pax_headers),
         magic=trail.magic,
         traces=trail.names,
+        library=library,
     )
+
+
+def _is_elf(content: IO[bytes]) -> bool:
+    return cast(io.BufferedReader, content).peek(4).startswith(elf.MAGIC)

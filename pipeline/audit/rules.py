@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from pipeline.artifacts import Level
-from pipeline.audit import configuration, permissions, programs, remains
+from pipeline.audit import configuration, libraries, permissions, programs, remains
 from pipeline.audit.contents import Contents
 
 # Yields where the rule is broken and why that matters.
@@ -70,6 +70,11 @@ RULES = (
     Rule(name="compiler", look=programs.compiler, fix=_ELSEWHERE),
     Rule(name="ssh", look=programs.ssh, fix=_ELSEWHERE),
     Rule(name="jupyter", look=programs.jupyter, fix=_ELSEWHERE),
+    Rule(
+        name="model-library",
+        look=libraries.model_library,
+        fix="Let `inv build-serving` compile ops/*.cpp against torch alone and ship it as /model/ops.so, mode 0444.",
+    ),
     Rule(
         name="setuid",
         look=permissions.setuid,

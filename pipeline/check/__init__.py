@@ -21,6 +21,7 @@ def check(archive: Path, *, runtime: str, engine: Engine) -> Verdict:
 
     With contract.json and samples.safetensors beside it, both must belong to it, and the samples are replayed in
     the runtime; an archive from elsewhere is only loaded. `measured` has the largest errors of each output.
+    Operators that the runtime lacks must be in ops.so beside it, the library that the contract names.
 
     Raises:
         CheckError: they do not fit, or the archive is not sound. The message has every finding.
@@ -48,7 +49,7 @@ def check(archive: Path, *, runtime: str, engine: Engine) -> Verdict:
 def _static(archive: File, facts: RuntimeFacts) -> Iterator[Finding]:
     """Everything that can be found without a container."""
     with archive.path.open("rb") as stream:
-        findings = list(inspect(stream, facts))
+        findings = list(inspect(stream, facts.plus(evidence.declared_operators(archive))))
     if archive.path.with_name(evidence.CONTRACT).is_file():
         findings += evidence.compare_files(archive)
         if not any(_is_error(finding) for finding in findings):

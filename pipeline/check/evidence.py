@@ -14,8 +14,9 @@ PROBES = "probes.safetensors"
 _ONLY_BESIDE = {"archive", "warm_up"}
 INSIDE = "extra/contract.json"
 SAMPLES = "samples.safetensors"
+OPS = "ops.so"
 MAX_CONTRACT = 2 * 2**20
-_EXPORT = "Export the model again with `inv export`, and keep the three files of one export together."
+_EXPORT = "Export the model again with `inv export`, and keep the files of one export together."
 
 
 def parse(content: bytes) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def contract_in(zipped: Zipped) -> bytes | None:
 
 
 def compare_files(archive: File) -> Iterator[Finding]:
-    """Whether the archive and the samples are the files that the contract beside them names."""
+    """Whether the archive, the samples and the operators' library are the files that the contract beside them names."""
     path = archive.path.with_name(CONTRACT)
     try:
         contract = _beside(path)
@@ -58,6 +59,8 @@ def compare_files(archive: File) -> Iterator[Finding]:
             yield from _same_file(File.of(samples), dict(contract["samples"]))
         else:
             yield _finding("no-samples", SAMPLES, f"{CONTRACT} is there, the samples that it names are not")
+        if "ops" in contract:
+            yield from _same_library(path.with_name(OPS), dict(contract["ops"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         yield _finding("bad-contract", CONTRACT, f"it is not a contract that export writes ({error!r:.200})")
 
@@ -86,6 +89,29 @@ def accepted(archive: File) -> str:
     """The reason for which a person let a frozen branch through, as the contract beside the archive says; or ""."""
     found = _beside(archive.path.with_name(CONTRACT)).get("evidence", {})
     return str(found.get("accepted", "")) if isinstance(found, dict) else ""
+
+
+def declared_operators(archive: File) -> tuple[str, ...]:
+    """The schemas that the library beside an archive registers, by its contract; none without library or contract.
+
+    What the contract says is a claim: only loading the library shows whether it is true.
+    """
+    path = archive.path.with_name(CONTRACT)
+    try:
+        declared = _beside(path)["ops"]["operators"] if path.with_name(OPS).is_file() else ()
+        return tuple(map(str, declared))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def _same_library(path: Path, claimed: dict[str, Any]) -> Iterator[Finding]:
+    if claimed["file"] != OPS or not isinstance(claimed["operators"], list):
+        raise ValueError("its ops are not what export writes")
+    if path.is_file():
+        yield from _same_file(File.of(path), claimed)
+    else:
+        names = ", ".join(str(schema).partition("(")[0] for schema in claimed["operators"])[:500]
+        yield _finding("no-library", OPS, f"{CONTRACT} names it as the library of {names}, and it is not there")
 
 
 def _same_file(file: File, claimed: dict[str, Any]) -> Iterator[Finding]:

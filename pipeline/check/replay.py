@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from pipeline.artifacts import File, Finding, Limits
-from pipeline.check.evidence import CONTRACT, PROBES, SAMPLES
+from pipeline.check.evidence import CONTRACT, OPS, PROBES, SAMPLES
 from pipeline.engine import Engine, Job, Mount
 from pipeline.errors import ContainerFailed
 
@@ -24,11 +24,11 @@ _MEANINGS: Mapping[int, tuple[str, str, str]] = {
     4: (
         "digest",
         "the files in the runtime are not the ones that the contract names",
-        "Export the model again with `inv export`, and keep the three files of one export together.",
+        "Export the model again with `inv export`, and keep the files of one export together.",
     ),
     5: (
         "does-not-load",
-        "the runtime cannot load the archive",
+        "the runtime cannot load the archive or the library of its operators",
         "Export with the torch version of the runtime, and load it once in a fresh process to see the same error.",
     ),
     6: (
@@ -75,8 +75,8 @@ def _job(archive: File, image: str, *, proven: bool) -> Job:
     mounts = [Mount(source=home / archive.path.name, target="/model/model.pt")]
     command = (*_REPLAY, "--archive", "/model/model.pt")
     if proven:
-        files = [CONTRACT, SAMPLES, *([PROBES] if (home / PROBES).is_file() else [])]
-        mounts += [Mount(source=home / name, target=f"/model/{name}") for name in files]
+        names = (CONTRACT, SAMPLES, *(name for name in (PROBES, OPS) if (home / name).is_file()))
+        mounts += [Mount(source=home / name, target=f"/model/{name}") for name in names]
         command = (*_REPLAY, "--model", "/model")
     memory = _SPARE + 4 * archive.size // 2**20
     return Job(image=image, command=command, limits=Limits(memory=memory, cpus=2, pids=256), mounts=tuple(mounts))

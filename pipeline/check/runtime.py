@@ -1,8 +1,8 @@
 """What a runtime image says about itself: torch version, device, readable archives, operators, custom classes."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.engine import Engine, Image
@@ -22,6 +22,14 @@ class RuntimeFacts:
     archive_versions: tuple[int, int]
     operators: Mapping[str, Mapping[str, str]]
     classes: frozenset[str]
+
+    def plus(self, schemas: Iterable[str]) -> "RuntimeFacts":
+        """The facts once a library with these operators is loaded; it cannot replace one that the runtime has."""
+        operators = dict(self.operators)
+        for schema in schemas:
+            name, overload = name_of(schema)
+            operators[name] = {overload: schema, **operators.get(name, {})}
+        return replace(self, operators=operators)
 
 
 def parse(content: bytes) -> RuntimeFacts:

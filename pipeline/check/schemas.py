@@ -36,6 +36,6 @@ def cure(operator: str) -> str:
     if library in {"aten", "prim"}:
         return "Export with the torch version of the runtime, or serve with a runtime of the torch that exported it."
     return (
-        f"Serve with a runtime that has the library registering `{library}`, "
-        "or write this part of the model with PyTorch's own operators."
+        "Put its .cpp under model_src/<name>/ops/, so that it is compiled and shipped with the model; or serve with a "
+        f"runtime that has the library registering `{library}`, or write this part with PyTorch's own operators."
     )

@@ -27,6 +27,7 @@ from pipeline.progress import say
 from pipeline.workbench import Workbench
 
 SCHEMA = 1
+OPS = "ops.so"
 FILES = ("model.pt", "samples.safetensors", "probes.safetensors", "contract.json")
 _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
@@ -35,6 +36,8 @@ def export(
     trained: TrainedModel, *, trainer: Image, runtime: Image, engine: Engine, out: Path, accepted: str = ""
 ) -> Archive:
     """Writes model.pt, samples, probes and contract.json into `out`: all of them, or none when it fails.
+
+    A model with operators of its own gets their library, ops.so, beside them.
 
     One process makes the candidates, another one loads them and replays samples and probes, and a third does so in the
     runtime image and measures them. Equal weights give equal bytes for a precision and memory format.
@@ -48,7 +51,7 @@ def export(
     spec, half = trained.spec, out / ".half"
     if not trained.weights.is_intact():
         raise ExportError(f"{trained.weights.path}: is gone, or not what training wrote. Run `inv train --force`.")
-    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError)
+    bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError, ops=trained.ops)
     trial = Trial(spec=spec, runtime=runtime, engine=engine, folder=half)
     shutil.rmtree(half, ignore_errors=True)
     try:
@@ -64,7 +67,9 @@ def export(
         profile = trial.profile(folder)
         _plan_warm_up(folder / "contract.json", profile)
         # The contract names the digests of the others. As the last one in place, it never names what is not there.
-        for name in FILES:
+        if not trained.ops:
+            (out / OPS).unlink(missing_ok=True)
+        for name in (*((OPS,) if trained.ops else ()), *FILES):
             (folder / name).replace(out / name)
     finally:
         shutil.rmtree(half, ignore_errors=True)
@@ -154,6 +159,7 @@ def _archive(
         candidates=candidates,
         profile=profile,
         trained=trained,
+        ops=File.of(out / OPS) if trained.ops else None,
     )
 
 

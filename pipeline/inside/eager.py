@@ -19,6 +19,7 @@ _LEAD = 3
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:  # noqa: ARG001 (every script is given it)
     """Seconds of so many runs of sample 0 by the model and by the archive, optimised after loading."""
     torch.set_num_threads(order["threads"])
+    source.load_operators()
     model = source.trained(source.load(MODEL), order["params"], FILES / "weights.safetensors")
     archive = torch.jit.optimize_for_inference(torch.jit.load(str(FILES / "model.pt")).eval())
     first = samples.stored(FILES / "samples.safetensors", order["contract"])[0]

@@ -36,6 +36,8 @@ SPACING = 2**-7
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     """Writes a folder for each variant into `out`. Returns, for each, its deviations or why there is none.
 
+    A model with operators of its own gets their library, ops.so, into each.
+
     Raises:
         Refused: there is no plain variant, because of the model or of what its program answers.
     """
@@ -59,6 +61,9 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
         "samples": _kept(taken, out / "samples.safetensors", declared),
         "probes": _kept(probed, out / "probes.safetensors", declared),
     }
+    if registered := source.load_operators():
+        write_atomic(out / "ops.so", source.OPERATORS.read_bytes())
+        contract["ops"] = {"file": "ops.so", "operators": registered} | _described(out / "ops.so")
     found = {}
     for variant in variants.wanted(order["precision"], order["memory_format"], bf16=order["bf16"]):
         try:
@@ -111,7 +116,7 @@ def _write(
     rewrite(raw, folder / "model.pt")
     contract["archive"] = {"file": "model.pt"} | _described(folder / "model.pt")
     contract["samples"] = contract["samples"] | {"file": "samples.safetensors"}
-    for name in ("samples.safetensors", "probes.safetensors"):
+    for name in ("samples.safetensors", "probes.safetensors", *(("ops.so",) if "ops" in contract else ())):
         (folder / name).hardlink_to(out / name)
     (folder / "contract.json").write_bytes(_canonical(contract))
     return deviations

@@ -25,6 +25,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     Raises:
         Refused: the first candidate is, the plain one.
     """
+    source.load_operators()
     seed(order["seed"])
     module = source.load(MODEL)
     _, held_out = source.data(module, order["params"])

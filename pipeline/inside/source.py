@@ -1,6 +1,7 @@
 """model.py as the scripts see it: the functions that model_src/README.md asks for, found before the first epoch."""
 
 import difflib
+import functools
 import importlib
 import sys
 from collections.abc import Callable, Mapping
@@ -8,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
@@ -16,14 +18,34 @@ from pipeline.inside.order import Refused
 
 Collate: TypeAlias = Callable[[list[Any]], Any]
 REQUIRED = ("build", "data", "loss", "evaluate")
+OPERATORS = Path("/torchyard/ops.so")
+
+
+@functools.cache
+def load_operators(library: Path = OPERATORS) -> tuple[str, ...]:
+    """Loads the library of the model's own operators, if it has one. Returns the schemas that it registered, sorted.
+
+    Raises:
+        OSError: the library does not load.
+    """
+    if not library.is_file():
+        return ()
+    before = _schemas()
+    torch.ops.load_library(str(library))
+    return tuple(sorted(_schemas() - before))
+
+
+def _schemas() -> set[str]:
+    return {str(schema) for schema in torch._C._jit_get_all_schemas()}
 
 
 def load(folder: Path) -> ModuleType:
-    """Imports `folder`/model.py under the name `model`; files beside it can be imported by it.
+    """Imports `folder`/model.py under the name `model`; files beside it, and the operators in ops/, are at its hand.
 
     Raises:
         Refused: a function of the contract is missing.
     """
+    load_operators()
     sys.path.append(str(folder))
     module = importlib.import_module("model")
     for name in REQUIRED:

@@ -7,13 +7,21 @@ from pathlib import Path
 import pytest
 
 from pipeline import images, pins, spec
-from pipeline.artifacts import Archive, ModelSpec, ServingImage
-from pipeline.engine import Image
+from pipeline.artifacts import Archive, Limits, ModelSpec, ServingImage
+from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine, connect
 from pipeline.errors import EngineError
 from pipeline.line import Line
 
 MODELS = Path(__file__).parent / "models"
+# One needs a symbol that is nowhere, the other a library that no image has.
+_BROKEN = """
+cd /out
+echo 'extern "C" int nowhere(); int call() { return nowhere(); }' | g++ -xc++ -shared -fPIC - -o unbound
+echo 'int absent() { return 0; }' | g++ -xc++ -shared -fPIC -Wl,-soname,libabsent.so.1 - -o /tmp/libabsent.so
+echo 'int absent(); int call() { return absent(); }' | g++ -xc++ -shared -fPIC - -L/tmp -labsent -o lonely
+chmod 644 unbound lonely
+"""
 
 
 @pytest.fixture(scope="session")
@@ -29,6 +37,11 @@ def engine() -> DockerEngine:
 @pytest.fixture(scope="session")
 def trainer(engine: DockerEngine) -> Image:
     return images.trainer(pins.load(), engine=engine)
+
+
+@pytest.fixture(scope="session")
+def toolchain(engine: DockerEngine) -> Image:
+    return images.toolchain(pins.load(), engine=engine)
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +70,21 @@ def tiny_archive(tiny_line: Line) -> Archive:
 @pytest.fixture(scope="session")
 def tiny_image(tiny_line: Line) -> ServingImage:
     return tiny_line.assemble
+
+
+@pytest.fixture(scope="session")
+def scaled_line(engine: DockerEngine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
+    """The line of a model with an operator of its own, acme::scale; its image is removed at the end."""
+    model = spec.load(MODELS / "scaled")
+    yield Line(model, pins=pins.load(), engine=engine, build=tmp_path_factory.mktemp("build"))
+    engine.remove((f"{model.name}:{model.version}-cpu",))
+
+
+@pytest.fixture(scope="session")
+def broken_libraries(engine: DockerEngine, toolchain: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `unbound`, which needs a symbol that is nowhere, and `lonely`, which needs libabsent.so.1."""
+    out = tmp_path_factory.mktemp("broken")
+    limits, mount = Limits(memory=512, cpus=1, pids=32), Mount(source=out, target="/out", writable=True)
+    job = Job(image=toolchain.digest, command=("/bin/sh", "-euc", _BROKEN), limits=limits, mounts=(mount,))
+    engine.run(job, on_line=print)
+    return out

@@ -1,4 +1,7 @@
-"""Runs in the training image: writes the archives that the engine's contract names, and a model folder to serve."""
+"""Runs in the training image: writes the archives that the engine's contract names, and a model folder to serve.
+
+/library has the operator acme::scale.
+"""
 
 import hashlib
 import json
@@ -65,6 +68,11 @@ class Halves(nn.Module):  # type: ignore[misc]
         return [each[:1] for each in text]
 
 
+class Scaled(nn.Module):  # type: ignore[misc]
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.acme.scale(x, 2.0)
+
+
 class Slow(nn.Module):  # type: ignore[misc]
     """2 * x after some tenths of a second on one core; raises when x is 13, and answers NaN when x is 14."""
 
@@ -101,7 +109,8 @@ def _described(path: Path) -> dict[str, Any]:
 
 
 def main(out: Path) -> None:
-    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Lengths, Echo, Loud, Halves):
+    torch.ops.load_library("/library")
+    for module in (Double, Pair, Dictionary, Rows, Fails, Number, Scaled, Lengths, Echo, Loud, Halves):
         torch.jit.script(module()).save(str(out / module.__name__.lower()))
     (out / "broken").write_bytes((out / "double").read_bytes()[:-100])
 

@@ -26,6 +26,7 @@ from pipeline.artifacts import Limits
 from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine, production
 from pipeline.errors import ContainerFailed
+from pipeline.line import Line
 
 HOME = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3.13"
@@ -69,10 +70,23 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def archives(engine: DockerEngine, trainer: Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archives(
+    engine: DockerEngine,
+    trainer: Image,
+    scaled_line: Line,
+    broken_libraries: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     out = tmp_path_factory.mktemp("archives")
-    script = Path(__file__).with_name("server_archives.py")
-    mounts = (Mount(source=script, target="/archives.py"), Mount(source=out, target="/out", writable=True))
+    script, library = Path(__file__).with_name("server_archives.py"), scaled_line.compile
+    assert library
+    shutil.copy(library.path, out / "library")
+    shutil.copy(broken_libraries / "unbound", out)
+    mounts = (
+        Mount(source=script, target="/archives.py"),
+        Mount(source=library.path, target="/library"),
+        Mount(source=out, target="/out", writable=True),
+    )
     command = ("/opt/venv/bin/python", "/archives.py", "/out")
     lines: list[str] = []
     engine.run(Job(image=trainer.digest, command=command, limits=LIMITS, mounts=mounts), on_line=lines.append)

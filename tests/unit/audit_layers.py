@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,3 +121,21 @@ def _manifest(path: str, layers: tuple[str, ...], config: Mapping[str, Any]) -> 
     configuration = {"config": config, "rootfs": {"type": "layers", "diff_ids": ["sha256:…"] * len(layers)}}
     manifest = [{"Config": path, "RepoTags": None, "Layers": list(layers)}]
     return {path: json.dumps(configuration).encode(), "manifest.json": json.dumps(manifest).encode()}
+
+
+def library(*needed: str, search: str = "") -> bytes:
+    """A shared library for x86-64 that has nothing but a dynamic section, with these needs and this RUNPATH."""
+    strings = bytearray(b"\0")
+    entries: list[tuple[int, int]] = []
+    for tag, text in (*((1, name) for name in needed), *(((29, search),) if search else ())):
+        entries.append((tag, len(strings)))
+        strings += text.encode() + b"\0"
+    base, start = 0x4000, 64 + 2 * 56
+    entries += [(5, base + start), (0, 0)]
+    dynamic = b"".join(struct.pack("<qQ", *entry) for entry in entries)
+    size = start + len(strings) + len(dynamic)
+    at = start + len(strings)
+    header = struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\x02\x01\x01", 3, 62, 1, 0, 64, 0, 0, 64, 56, 2, 0, 0, 0)
+    load = struct.pack("<IIQQQQQQ", 1, 4, 0, base, base, size, size, 0x1000)
+    pointer = struct.pack("<IIQQQQQQ", 2, 4, at, base + at, base + at, len(dynamic), len(dynamic), 8)
+    return header + load + pointer + bytes(strings) + dynamic

@@ -12,7 +12,7 @@ LAYERS = (
     {"errors", "artifacts", "progress"},
     {"records", "pins", "spec", "engine"},
     {"bootstrap", "parity", "workbench"},
-    {"images", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
+    {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
     {"line", "bench"},
 )
 HOMES = {

@@ -1,4 +1,4 @@
-"""Assembly: one layer with three files, digests that depend on nothing else, and parts that belong together."""
+"""Assembly: one layer with the model's files, digests that depend on nothing else, and parts that belong together."""
 
 import io
 import json
@@ -31,12 +31,15 @@ def runtime(engine: FakeEngine) -> Image:
     return engine.add("torchscript-runtime:v2.8-cpu", layers=lower, config=CONFIG, labels=LABELS)
 
 
-def _assembled(folder: Path, runtime: Image, engine: FakeEngine) -> ServingImage:
-    return assemble(values.archive(folder), runtime=runtime, epoch=EPOCH, engine=engine)
+def _assembled(folder: Path, runtime: Image, engine: FakeEngine, *, operators: bool = False) -> ServingImage:
+    return assemble(values.archive(folder, operators=operators), runtime=runtime, epoch=EPOCH, engine=engine)
 
 
-def test_adds_one_layer_with_three_files(tmp_path: Path, runtime: Image, engine: FakeEngine) -> None:
-    image = _assembled(tmp_path, runtime, engine)
+@pytest.mark.parametrize("operators", [False, True])
+def test_adds_one_layer_with_the_models_files(
+    tmp_path: Path, runtime: Image, engine: FakeEngine, operators: bool
+) -> None:
+    image = _assembled(tmp_path, runtime, engine, operators=operators)
     assert image.tag == "tiny:1.0.0-cpu"
     assert image.diff_ids[:-1] == runtime.diff_ids
     with engine.save(image.tag) as saved, tarfile.open(fileobj=saved) as archive:
@@ -48,6 +51,7 @@ def test_adds_one_layer_with_three_files(tmp_path: Path, runtime: Image, engine:
         "model",
         "model/contract.json",
         "model/model.pt",
+        *(["model/ops.so"] if operators else []),
         "model/samples.safetensors",
     ]
     assert {(member.uid, member.gid, member.mtime) for member in members} == {(0, 0, EPOCH)}
@@ -79,6 +83,17 @@ def test_an_accepted_branch_is_on_the_label(tmp_path: Path, runtime: Image, engi
     assert "io.torchyard.accepted-frozen-branch" not in unmarked.labels
 
 
+def test_the_image_says_which_operators_of_the_model_it_has(tmp_path: Path, runtime: Image, engine: FakeEngine) -> None:
+    ops = values.archive(tmp_path, operators=True).ops
+    found = engine.find(_assembled(tmp_path, runtime, engine, operators=True).digest)
+    assert ops
+    assert found
+    assert found.labels["io.torchyard.ops.digest"] == f"sha256:{ops.sha256}"
+    plain = engine.find(_assembled(tmp_path, runtime, engine).digest)
+    assert plain
+    assert "io.torchyard.ops.digest" not in plain.labels
+
+
 def test_twice_gives_the_same_digests(tmp_path: Path, runtime: Image, engine: FakeEngine) -> None:
     first = _assembled(tmp_path / "a", runtime, engine)
     second = _assembled(tmp_path / "b", runtime, engine)
@@ -94,9 +109,9 @@ def test_an_engine_that_wants_every_layer_gets_every_layer(
     assert image == _assembled(tmp_path, runtime, engine)
 
 
-@pytest.mark.parametrize("part", ["file", "contract", "samples"])
+@pytest.mark.parametrize("part", ["file", "contract", "samples", "ops"])
 def test_a_flipped_byte_is_refused(tmp_path: Path, runtime: Image, engine: FakeEngine, part: str) -> None:
-    archive = values.archive(tmp_path)
+    archive = values.archive(tmp_path, operators=True)
     changed: File = getattr(archive, part)
     content = bytearray(changed.path.read_bytes())
     content[-1] ^= 1
@@ -113,6 +128,17 @@ def test_parts_of_two_exports_are_refused(tmp_path: Path, runtime: Image, engine
     other = values.file(archive.contract.path, json.dumps(contract))
     mixed = type(archive)(**{name: getattr(archive, name) for name in archive.__slots__} | {"contract": other})
     with pytest.raises(AssembleError, match="They come from different exports"):
+        assemble(mixed, runtime=runtime, epoch=EPOCH, engine=engine)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_library_of_another_export_is_refused(
+    tmp_path: Path, runtime: Image, engine: FakeEngine, named: bool
+) -> None:
+    """The contract names a library that is not there, or there is one that it does not name."""
+    ops = values.archive(tmp_path, operators=True).ops
+    mixed = replace(values.archive(tmp_path, operators=named), ops=None if named else ops)
+    with pytest.raises(AssembleError, match=r"names ops \w+, and .*They come from different exports"):
         assemble(mixed, runtime=runtime, epoch=EPOCH, engine=engine)
 
 

@@ -160,6 +160,76 @@ def test_of_very_many_findings_the_first_are_told(engine: FakeEngine, tmp_path: 
     assert message.endswith("and 40 more")
 
 
+def _with_operators(folder: Path, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Path:
+    """An archive that calls acme::scale and torchvision::nms, with the library and the contract that export leaves."""
+    path = _bare(folder, "operators")
+    library = folder / "ops.so"
+    library.write_bytes(b"library")
+    schemas = ["acme::scale(Tensor x, float by) -> Tensor", "torchvision::nms(Tensor boxes, Tensor scores) -> Tensor"]
+    contract: dict[str, Any] = {
+        "ops": {"file": "ops.so", "sha256": File.of(library).sha256, "size": 7, "operators": schemas},
+        "operators": schemas,
+        "samples": {"sha256": File.of(path).sha256, "size": path.stat().st_size},
+    }
+    shutil.copy(path, folder / "samples.safetensors")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(archive.namelist()[0].partition("/")[0] + "/extra/contract.json", json.dumps(contract))
+    file = File.of(path)
+    contract["archive"] = {"sha256": file.sha256, "size": file.size}
+    contract["samples"] |= {"file": "samples.safetensors"}
+    change(contract)
+    (folder / "contract.json").write_text(json.dumps(contract))
+    return path
+
+
+@pytest.mark.usefixtures("runtime")
+def test_operators_of_the_model_are_those_of_the_library_beside_it(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.on_run = _answering(json.dumps(REPORT))
+    assert check(_with_operators(tmp_path), runtime=RUNTIME, engine=engine).findings == ()
+    (job,) = engine.jobs
+    assert {mount.target for mount in job.mounts} == {f"/model/{file.name}" for file in tmp_path.iterdir()}
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_missing_library_is_told_with_operator_line_and_cure(engine: FakeEngine, tmp_path: Path, named: bool) -> None:
+    path = _with_operators(tmp_path, lambda contract: None if named else contract.pop("ops"))
+    (tmp_path / "ops.so").unlink()
+    message = _refusal(path, engine)
+    assert "has no operator acme::scale: loading would fail" in message
+    assert "code/__torch__.py:11: _1 = ops.acme.scale(" in message
+    assert "Put its .cpp under model_src/<name>/ops/" in message
+    assert ("error no-library, ops.so" in message) == named
+    assert engine.jobs == []
+
+
+@pytest.mark.usefixtures("runtime")
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda contract: contract.pop("ops"), "has no operator acme::scale"),
+        (lambda contract: contract["ops"]["operators"].pop(), "has no operator torchvision::nms"),
+        (lambda contract: contract["ops"].update(sha256="f" * 64), "error digest, ops.so"),
+        (lambda contract: contract["ops"].update(file="other.so"), "error bad-contract, contract.json"),
+        (lambda contract: contract.update(ops=7), "error bad-contract, contract.json"),
+        (lambda contract: contract["ops"].update(operators=7), "error bad-contract, contract.json"),
+    ],
+)
+def test_a_library_that_is_not_the_archives(
+    engine: FakeEngine, tmp_path: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    assert told in _refusal(_with_operators(tmp_path, change), engine)
+    assert engine.jobs == []
+
+
+@pytest.mark.usefixtures("runtime")
+def test_a_swapped_library_is_never_loaded(engine: FakeEngine, tmp_path: Path) -> None:
+    path = _with_operators(tmp_path)
+    (tmp_path / "ops.so").write_bytes(b"LIBRARY")
+    assert "error digest, ops.so" in _refusal(path, engine)
+    assert engine.jobs == []
+
+
 @pytest.mark.usefixtures("runtime")
 @pytest.mark.parametrize(
     ("change", "told"),

@@ -71,6 +71,19 @@ def test_all_missing_operators_are_listed_with_their_lines() -> None:
     assert "code/__torch__.py:9: kept = ops.torchvision.nms(boxes, scores, 0.5)" in findings[0].where
     assert "acme::scale" in findings[1].message
     assert "acme" in findings[1].fix
+    assert "Put its .cpp under model_src/<name>/ops/" in findings[1].fix
+
+
+def test_operators_of_a_library_are_there_and_replace_none_of_the_runtimes() -> None:
+    relu = FACTS.operators["aten::relu"]
+    library = (
+        "torchvision::nms(Tensor b, Tensor s) -> Tensor",
+        "acme::scale(Tensor x) -> Tensor",
+        "aten::relu(int n) -> int",
+    )
+    facts = FACTS.plus(library)
+    assert _inspect(_golden("operators"), facts) == ()
+    assert facts.operators["aten::relu"] == relu
 
 
 def test_a_schema_of_the_contract_without_its_overload_in_the_runtime() -> None:

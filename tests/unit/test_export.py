@@ -1,6 +1,7 @@
 """What the export containers are given, what becomes of what they leave, and the archive's repeatable layout."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
 from pipeline.inside.rewrite import rewrite
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.values import EVIDENCE, PROFILE, trained_model
+from tests.unit.values import EVIDENCE, PROFILE, file, trained_model
 
 FILES = ["contract.json", "model.pt", "probes.safetensors", "samples.safetensors"]
 EXACT = {"absolute": 0.0, "relative": 0.0, "equal": True, "agreement": 1.0}
@@ -70,8 +71,11 @@ class _Containers:
         for name in self.p50:
             precision, memory_format = name.split("-")
             (out / name).mkdir()
-            for file in FILES:
-                (out / name / file).write_text(f"{self.content} {name}")
+            for part in FILES:
+                (out / name / part).write_text(f"{self.content} {name}")
+            for mount in job.mounts:
+                if mount.target == "/torchyard/ops.so":
+                    shutil.copy(mount.source, out / name / "ops.so")
             (out / name / "contract.json").write_text(json.dumps(contract | {"precision": precision}))
             refused = name in self.refused
             found = {"refused": self.refused[name]} if refused else {"parity": _stage("program")}
@@ -80,7 +84,7 @@ class _Containers:
 
     def _compare(self, job: Job, _: Callable[[str], None]) -> None:
         out, order = _out(job), json.loads(job.env["TORCHYARD_ORDER"])
-        assert all((out / name / file).is_file() for name in order["candidates"] for file in FILES)
+        assert all((out / name / part).is_file() for name in order["candidates"] for part in FILES)
         if self.refused_by_all:
             (out / "result.json").write_text(json.dumps({"refused": self.refused_by_all}))
             raise ContainerFailed("exit code 1", code=1)
@@ -143,6 +147,24 @@ def test_four_containers_export_compare_try_and_profile(
     assert archive.profile == (PROFILE,)
     assert archive.trained == trained
     assert json.loads(archive.contract.path.read_text())["warm_up"] == [{"sample": 0, "runs": 3}]
+
+
+def test_operators_of_the_model_go_with_the_archive_and_leave_with_it(
+    engine: FakeEngine, trainer: Image, runtime: Image, tmp_path: Path
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    ops = file(tmp_path / "compile/ops.so", "library")
+    engine.on_run = _Containers()
+
+    with_ops = replace(trained, ops=ops)
+    archive = export(with_ops, trainer=trainer, runtime=runtime, engine=engine, out=out)
+
+    assert all("/torchyard/ops.so" in {mount.target for mount in job.mounts} for job in engine.jobs[:2])
+    assert archive.ops
+    assert (archive.ops.path, archive.ops.sha256) == (out / "ops.so", ops.sha256)
+    assert sorted(path.name for path in out.iterdir()) == sorted([*FILES, "ops.so"])
+    assert export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out).ops is None
+    assert sorted(path.name for path in out.iterdir()) == FILES
 
 
 def _choosing(spec: ModelSpec, **choice: Any) -> ModelSpec:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import images, line, pins
-from pipeline.artifacts import Archive, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.artifacts import Archive, File, ModelSpec, ServingImage, TrainedModel, Verdict
 from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 from pipeline.line import STEPS, Line
@@ -25,17 +25,21 @@ def spec(tmp_path: Path) -> ModelSpec:
 def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -> None:
     """Each step, and each image, without the work."""
     trainer = engine.add("pytorch-cuda:v2.8", layers=(layer({"a": b"1"}),))
+    engine.add("pytorch-cuda:v2.8-toolchain", layers=(layer({"c": b"1"}),))
     engine.add("torchscript-runtime:v2.8-cpu", layers=(layer({"b": b"1"}),))
 
-    def train(spec: ModelSpec, **_: object) -> TrainedModel:
-        return replace(values.trained_model(tmp_path / "made"), spec=spec)
+    def compiled(_: ModelSpec, **__: object) -> File:
+        return values.file(tmp_path / "made/compile/ops.so", "library")
+
+    def train(spec: ModelSpec, *, ops: File | None, **_: object) -> TrainedModel:
+        return replace(values.trained_model(tmp_path / "made"), spec=spec, ops=ops)
 
     def export(trained: TrainedModel, *, accepted: str, **_: object) -> Archive:
         evidence = replace(values.EVIDENCE, accepted=accepted)
-        return replace(values.archive(tmp_path / "made"), trained=trained, evidence=evidence)
+        return replace(values.archive(tmp_path / "made"), trained=trained, evidence=evidence, ops=trained.ops)
 
-    def runtime(*_: object, **__: object) -> Image | None:
-        return engine.find("torchscript-runtime:v2.8-cpu")
+    def image(tag: str) -> Callable[..., Image | None]:
+        return lambda *_, **__: engine.find(tag)
 
     def assemble(archive: Archive, *, runtime: Image, **_: object) -> ServingImage:
         image = engine.add("tiny:1.0.0-cpu", labels={"runtime": runtime.digest})
@@ -52,8 +56,10 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
         return lambda *_, **__: Verdict(gate=name, digest="sha256:1", against="", findings=(), measured={})
 
     monkeypatch.setattr(images, "trainer", lambda *_, **__: trainer)
-    monkeypatch.setattr(images, "runtime", runtime)
-    for name, step in {"train": train, "export": export, "assemble": assemble}.items():
+    monkeypatch.setattr(images, "toolchain", image("pytorch-cuda:v2.8-toolchain"))
+    monkeypatch.setattr(images, "runtime", image("torchscript-runtime:v2.8-cpu"))
+    made = {"compile_operators": compiled, "train": train, "export": export, "assemble": assemble}
+    for name, step in made.items():
         monkeypatch.setattr(line, name, step)
     for name in ("check", "audit", "smoke"):
         monkeypatch.setattr(line, name, gate(name))
@@ -67,9 +73,44 @@ def _ran(spec: ModelSpec, engine: Engine, build: Path, force: tuple[str, ...] = 
     return whole.ran
 
 
+def _with_operators(spec: ModelSpec, text: str = "a") -> ModelSpec:
+    return replace(spec, sources=(*spec.sources, values.file(spec.folder / "ops/scale.cpp", text)))
+
+
 def test_everything_runs_once_and_then_nothing(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
-    assert _ran(spec, engine, tmp_path / "build") == list(STEPS)
-    assert _ran(spec, engine, tmp_path / "build") == []
+    operators = _with_operators(spec)
+    assert _ran(operators, engine, tmp_path / "build") == list(STEPS)
+    assert _ran(operators, engine, tmp_path / "build") == []
+
+
+def test_without_operators_there_is_nothing_to_compile(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(images, "toolchain")
+    assert _ran(spec, engine, tmp_path / "build") == [step for step in STEPS if step != "compile"]
+    assert Line(spec, pins=pins.load(), engine=engine, build=tmp_path / "build").compile is None
+
+
+def test_changed_operators_are_compiled_and_trained_with_again(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path
+) -> None:
+    _ran(_with_operators(spec), engine, tmp_path / "build")
+    assert _ran(_with_operators(spec, "b"), engine, tmp_path / "build")[:2] == ["compile", "train"]
+
+
+def test_another_toolchain_compiles_again_and_trains_nothing_if_the_library_is_the_same(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path
+) -> None:
+    _ran(_with_operators(spec), engine, tmp_path / "build")
+    engine.add("pytorch-cuda:v2.8-toolchain", layers=(layer({"c": b"2"}),))
+    assert _ran(_with_operators(spec), engine, tmp_path / "build") == ["compile"]
+
+
+def test_a_library_that_changed_on_disk_is_compiled_again(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    operators = _with_operators(spec)
+    _ran(operators, engine, tmp_path / "build")
+    (tmp_path / "made/compile/ops.so").write_text("tampered")
+    assert _ran(operators, engine, tmp_path / "build") == ["compile"]
 
 
 def test_force_runs_a_step_again_and_only_it_where_it_makes_the_same(

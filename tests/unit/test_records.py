@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from pipeline import records
 from pipeline.artifacts import File, Finding, TrainedModel, Verdict
 from pipeline.errors import RecordError
-from tests.unit.values import trained_model
+from tests.unit.values import file, trained_model
 
 VERDICT = Verdict(
     gate="audit",
@@ -26,6 +27,14 @@ def test_round_trip(tmp_path: Path) -> None:
     recorded = records.read(tmp_path / "train.json", TrainedModel)
     assert recorded.value == trained
     assert recorded.inputs == "sha256:0"
+
+
+def test_an_optional_file_makes_the_round_trip_and_is_watched(tmp_path: Path) -> None:
+    trained = replace(trained_model(tmp_path), ops=file(tmp_path / "compile/ops.so", "library"))
+    records.write(tmp_path / "train.json", trained, inputs="sha256:0")
+    assert records.fresh(tmp_path / "train.json", TrainedModel, inputs="sha256:0") == trained
+    (tmp_path / "compile/ops.so").write_text("swapped")
+    assert records.fresh(tmp_path / "train.json", TrainedModel, inputs="sha256:0") is None
 
 
 def test_paths_are_relative_so_that_a_record_can_move_with_its_files(tmp_path: Path) -> None:

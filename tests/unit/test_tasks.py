@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError, SpaceError, SpecError
 
 NAMESPACE = Collection.from_module(tasks)
 COMMANDS = [
-    *("assemble", "audit", "bench", "build-serving", "check", "clean", "doctor", "explain", "export"),
+    *("assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "doctor", "explain", "export"),
     *("images", "lint", "serve", "smoke", "test", "train"),
 ]
 

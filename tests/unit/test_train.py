@@ -13,7 +13,7 @@ from pipeline.engine import Image, Info, Job
 from pipeline.errors import ContainerFailed, TrainError
 from pipeline.train import train
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.values import model_spec
+from tests.unit.values import file, model_spec
 
 OnLine = Callable[[str], None]
 
@@ -70,6 +70,31 @@ def test_the_container_sees_the_model_and_writes_to_one_folder(
     assert trained.weights.sha256 == sha256_of(tmp_path / "out" / "weights.safetensors")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["weights.safetensors"]
     assert "  epoch 1/2\n" in capsys.readouterr().out
+
+
+def test_operators_of_the_model_are_at_hand_and_decide_the_weights(
+    engine: FakeEngine, trainer: Image, tmp_path: Path
+) -> None:
+    spec, ops = model_spec(tmp_path), file(tmp_path / "compile/ops.so", "library")
+    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}})
+    plain = train(spec, trainer=trainer, engine=engine, out=tmp_path / "out")
+    key = _order(engine)["key"]
+    trained = train(spec, trainer=trainer, engine=engine, out=tmp_path / "out", ops=ops)
+
+    mounts = {mount.target: (mount.source, mount.writable) for mount in engine.jobs[-1].mounts}
+    assert mounts["/torchyard/ops.so"] == (ops.path, False)
+    assert _order(engine)["key"] != key
+    assert (plain.ops, trained.ops) == (None, ops)
+
+
+def test_a_library_that_changed_since_it_was_compiled_is_not_loaded(
+    engine: FakeEngine, trainer: Image, tmp_path: Path
+) -> None:
+    ops = file(tmp_path / "compile/ops.so", "library")
+    ops.path.write_text("swapped")
+    with pytest.raises(TrainError, match=r"ops\.so: is gone, or not what was compiled"):
+        train(model_spec(tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out", ops=ops)
+    assert engine.jobs == []
 
 
 def test_no_more_cores_are_asked_for_than_there_are(engine: FakeEngine, trainer: Image, tmp_path: Path) -> None:

@@ -69,14 +69,17 @@ def trained_model(folder: Path) -> TrainedModel:
     return TrainedModel(weights=weights, trainer="sha256:7", metrics={"accuracy": 0.9}, spec=model_spec(folder))
 
 
-def archive(folder: Path) -> Archive:
-    """The perceptron, exported; its files hold text."""
+def archive(folder: Path, *, operators: bool = False) -> Archive:
+    """The perceptron, exported; its files hold text. With `operators` there is a library of its own among them."""
     model = file(folder / "export/model.pt", "model")
     samples = file(folder / "export/samples.safetensors", "samples")
-    content = {
+    content: dict[str, dict[str, object]] = {
         "archive": {"file": "model.pt", "sha256": model.sha256, "size": model.size},
         "samples": {"file": "samples.safetensors", "sha256": samples.sha256, "size": samples.size, "count": 1},
     }
+    ops = file(folder / "export/ops.so", "library") if operators else None
+    if ops:
+        content["ops"] = {"file": "ops.so", "sha256": ops.sha256, "size": ops.size, "operators": []}
     return Archive(
         file=model,
         samples=samples,
@@ -101,4 +104,5 @@ def archive(folder: Path) -> Archive:
         ),
         profile=(PROFILE,),
         trained=trained_model(folder),
+        ops=ops,
     )

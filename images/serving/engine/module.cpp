@@ -5,6 +5,7 @@
 
 #include "errors.h"
 #include "input.h"
+#include "library.h"
 #include "model.h"
 #include "runtime.h"
 
@@ -61,6 +62,9 @@ PYBIND11_MODULE(_engine, m) {
       py::arg("path"),
       py::kw_only(),
       py::arg("optimize"),
+      py::call_guard<py::gil_scoped_release>());
+  m.def(
+      "load_library", &torchyard::load_library, py::arg("path"), py::pos_only(),
       py::call_guard<py::gil_scoped_release>());
   m.def("set_threads", &torchyard::set_threads, py::arg("count"), py::pos_only());
   m.def("threads", &torchyard::threads);

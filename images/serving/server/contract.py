@@ -53,11 +53,20 @@ class Warming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Operators:
+    """The library of a model's own operators, and the schemas that it registers."""
+
+    file: File
+    schemas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
 
     Without a `warm_up` each shape gets the same number of runs. `judges_probes` says whether the tolerance is meant
     for probes too, which lie far from what is served.
+    `ops` is None for a model that needs no operators but torch's.
     """
 
     name: str
@@ -69,6 +78,12 @@ class Contract:
     samples: File
     warm_up: tuple[Warming, ...] = ()
     judges_probes: bool = True
+    ops: Operators | None = None
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Every file that the contract names."""
+        return (self.archive, self.samples, *((self.ops.file,) if self.ops else ()))
 
 
 def read(folder: Path) -> Contract:
@@ -83,7 +98,7 @@ def read(folder: Path) -> Contract:
     except OSError as error:
         raise ContractInvalid(
             f"{path}: {error.strerror}. Without a contract nothing can be served or verified; "
-            "mount the three files of one export, readable for this user."
+            "mount the files of one export, readable for this user."
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ContractInvalid(
@@ -110,6 +125,7 @@ def parse(content: dict[str, Any]) -> Contract:
         samples=_file(content["samples"]),
         warm_up=tuple(map(_warming, content.get("warm_up", ()))),
         judges_probes=bool(content.get("probes", {}).get("judged", True)),
+        ops=_operators(content["ops"]) if "ops" in content else None,
     )
 
 
@@ -129,6 +145,10 @@ def _warming(content: dict[str, Any]) -> Warming:
             f"its warm_up has {content}; `sample` is the number of one and `runs` is a number from 1 to {MOST_RUNS}"
         )
     return Warming(sample=sample, runs=runs)
+
+
+def _operators(content: dict[str, Any]) -> Operators:
+    return Operators(file=_file(content), schemas=tuple(map(str, content["operators"])))
 
 
 def _file(content: dict[str, Any]) -> File:

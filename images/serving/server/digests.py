@@ -8,12 +8,12 @@ from server.errors import DigestMismatch
 
 
 def verify(contract: Contract, folder: Path) -> None:
-    """Compares size and SHA-256 of archive and samples with the contract.
+    """Compares size and SHA-256 of every file that the contract names.
 
     Raises:
         DigestMismatch: one differs, or is not there.
     """
-    for file in (contract.archive, contract.samples):
+    for file in contract.files:
         _verify(file, folder / file.name)
 
 
@@ -24,7 +24,7 @@ def _verify(file: File, path: Path) -> None:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise DigestMismatch(
-            f"{path}: {error.strerror}. The contract names it; put the three files of one export beside each other, "
+            f"{path}: {error.strerror}. The contract names it; put the files of one export beside each other, "
             "readable for this user."
         ) from error
     if size != file.size:
@@ -35,5 +35,5 @@ def _verify(file: File, path: Path) -> None:
 
 _CURE = (
     " The file was damaged or replaced after the export, and its answers cannot be trusted;"
-    " build the image again from the three files of one export."
+    " build the image again from the files of one export."
 )

@@ -81,6 +81,16 @@ class Engine(Protocol):
         """
         ...
 
+    def load_library(self, path: str, /) -> list[str]:
+        """Loads a shared library that registers operators, for the life of the process.
+
+        Returns the schemas of the operators that it registered, sorted: none when it was loaded before.
+
+        Raises:
+            LoadError: it does not load.
+        """
+        ...
+
     def set_threads(self, count: int, /) -> None:
         """Sets how many threads one operator uses when the calling thread runs it; other threads keep their own."""
         ...

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server import digests, samples
-from server.contract import Contract
+from server.contract import Contract, Operators
 from server.engine import Engine, Model
 from server.errors import LoadFailed
 from server.replaying import replay, warm_up
@@ -30,11 +30,37 @@ def prepare(contract: Contract, folder: Path, engine: Engine, *, threads: int) -
     digests.verify(contract, folder)
     taken = samples.read(contract, folder / contract.samples.name)
     engine.set_threads(threads)
+    if contract.ops:
+        load_operators(contract.ops, folder, engine)
     model = load(folder / contract.archive.name, engine, optimize=True)
     served = ServedModel(contract=contract, engine=engine, model=model)
     differences = replay(served, taken)
     warm_up(served, taken)
     return Ready(served=served, samples=taken, differences=differences)
+
+
+def load_operators(ops: Operators, folder: Path, engine: Engine) -> None:
+    """Loads the model's own operators, which an archive that calls them cannot be loaded without.
+
+    Loading runs code from the library: its digest must have been verified before.
+
+    Raises:
+        LoadFailed: the library does not load, or does not register what the contract says.
+    """
+    path = folder / ops.file.name
+    try:
+        registered = engine.load_library(str(path))
+    except engine.LoadError as error:
+        raise LoadFailed(
+            f"{path}: this runtime cannot load the model's own operators; compile them with the toolchain of this "
+            f"runtime (`inv build-serving`). {error}"
+        ) from error
+    missing = sorted(set(ops.schemas) - set(registered))
+    if missing:
+        raise LoadFailed(
+            f"{path}: registers {', '.join(registered) or 'no operator'}, and not what the contract says it does: "
+            f"{', '.join(missing)}. Export the model again, and keep the files of one export together."
+        )
 
 
 def load(path: Path, engine: Engine, *, optimize: bool) -> Model:

@@ -19,7 +19,7 @@ from server import contract as contracts
 from server import digests, samples, settings
 from server.engine import Engine
 from server.errors import StartError
-from server.loading import load
+from server.loading import load, load_operators
 from server.replaying import WARM_UP_RUNS, by_shape, shapes_of
 from server.samples import Sample
 
@@ -59,6 +59,8 @@ def _profiled(folder: Path, threads: int) -> list[dict[str, Any]]:
     digests.verify(contract, folder)
     taken = samples.read(contract, folder / contract.samples.name)
     _engine.set_threads(threads)
+    if contract.ops:
+        load_operators(contract.ops, folder, _engine)
     firsts = {numbers[0]: taken[numbers[0]] for numbers in by_shape(taken).values()}
     loads = [_timed(folder / contract.archive.name, list(firsts.values()), _engine) for _ in range(LOADS)]
     return [

@@ -22,7 +22,7 @@ from server.answers import ModelFailed
 from server.deviations import Deviations
 from server.engine import Engine, Model
 from server.errors import SamplesDisagree, StartError
-from server.loading import load
+from server.loading import load, load_operators
 from server.measure import in_turns
 from server.replaying import WARM_UP_RUNS
 from server.samples import Sample
@@ -64,7 +64,8 @@ def _tried(folders: Sequence[Path], threads: int, runs: int | None) -> dict[str,
     ready: dict[str, tuple[Model, Sample]] = {}
     for folder in folders:
         try:
-            served, taken, probed = _loaded(folder, _engine)
+            # A library registers its operators once, and all candidates have the same one.
+            served, taken, probed = _loaded(folder, _engine, operators=not found)
             found[folder.name] = {"parity": {"runtime": _compared(served, taken, probed)}}
             ready[folder.name] = served.model, taken[0]
         except StartError as error:
@@ -74,10 +75,14 @@ def _tried(folders: Sequence[Path], threads: int, runs: int | None) -> dict[str,
     return found
 
 
-def _loaded(folder: Path, engine: Engine) -> tuple[ServedModel, tuple[Sample, ...], tuple[Sample, ...]]:
+def _loaded(
+    folder: Path, engine: Engine, *, operators: bool
+) -> tuple[ServedModel, tuple[Sample, ...], tuple[Sample, ...]]:
     contract = contracts.read(folder)
     digests.verify(contract, folder)
     taken = samples.read(contract, folder / contract.samples.name)
+    if contract.ops and operators:
+        load_operators(contract.ops, folder, engine)
     model = load(folder / contract.archive.name, engine, optimize=True)
     return ServedModel(contract=contract, engine=engine, model=model), taken, samples.probes(contract, folder)
 

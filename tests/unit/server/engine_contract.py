@@ -1,6 +1,7 @@
 """What every engine must do, real or fake; also run inside the runtime image, where there is no pytest.
 
-`folder` holds the archives that `ARCHIVES` of the fake engine names, made for the engine that is tested.
+`folder` holds the archives that `ARCHIVES` of the fake engine names, made for the engine that is tested, and two
+libraries: `library` registers acme::scale, and `unbound` needs a symbol that is nowhere.
 """
 
 import threading
@@ -35,6 +36,7 @@ def hold(engine: Engine, folder: Path) -> None:
         _blames_the_input,
         _blames_the_model,
         _blames_the_archive,
+        _loads_operators_before_what_calls_them,
         _keeps_threads,
         _serves_from_any_thread,
     ):
@@ -190,6 +192,16 @@ def _blames_the_model(engine: Engine, folder: Path) -> None:
 def _blames_the_archive(engine: Engine, folder: Path) -> None:
     for name in ("broken", "nowhere"):
         _refused(lambda name=name: _load(engine, folder, name), engine.LoadError, "failed")  # type: ignore[misc]
+
+
+def _loads_operators_before_what_calls_them(engine: Engine, folder: Path) -> None:
+    _refused(lambda: _load(engine, folder, "scaled"), engine.LoadError, "acme::scale")
+    for name, told in (("unbound", "undefined symbol"), ("nowhere", "cannot open shared object file")):
+        _refused(lambda name=name: engine.load_library(str(folder / name)), engine.LoadError, told)  # type: ignore[misc]
+    assert engine.load_library(str(folder / "library")) == ["acme::scale(Tensor x, float by) -> Tensor"]
+    assert engine.load_library(str(folder / "library")) == []
+    (y,) = _load(engine, folder, "scaled").forward([_input()])
+    assert _floats(y)[1] == -5.0
 
 
 def _keeps_threads(engine: Engine, _: Path) -> None:

@@ -1,4 +1,4 @@
-"""An engine without torch: an archive is a text file that names what its model does."""
+"""An engine without torch: an archive is a text file that names what its model does, a library one of schemas."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -100,6 +100,7 @@ BEHAVIOURS: dict[str, Callable[[_Values], list[Output]]] = {
     "rows": _rows,
     "fails": _fails,
     "number": _number,
+    "scaled": _double,
 }
 # What takes strings.
 READERS: dict[str, Callable[[list[str]], list[Output]]] = {
@@ -109,6 +110,8 @@ READERS: dict[str, Callable[[list[str]], list[Output]]] = {
     "halves": _halves,
 }
 ARCHIVES = (*BEHAVIOURS, *READERS)
+# The operators that an archive cannot be loaded without, by what its model does.
+NEEDED = {"scaled": "acme::scale(Tensor x, float by) -> Tensor"}
 
 
 @dataclass
@@ -142,6 +145,7 @@ class FakeEngine:
 
     def __init__(self) -> None:
         self.optimized: list[bool] = []
+        self.registered: set[str] = set()
         self._threads = 1
 
     def load(self, path: str, *, optimize: bool) -> FakeModel:
@@ -151,8 +155,21 @@ class FakeEngine:
             raise LoadError(f"reading the archive failed: {error}") from error
         if archive not in ARCHIVES:
             raise LoadError(f"reading the archive failed: {archive}")
+        if archive in NEEDED and NEEDED[archive] not in self.registered:
+            raise LoadError(f"Unknown builtin op: {NEEDED[archive].partition('(')[0]}.")
         self.optimized.append(optimize)
         return FakeModel(archive)
+
+    def load_library(self, path: str, /) -> list[str]:
+        try:
+            schemas = set(Path(path).read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise LoadError(f"{path}: cannot open shared object file: {error}") from error
+        if not all("(" in schema for schema in schemas):
+            raise LoadError(f"{path}: undefined symbol: nowhere")
+        new = sorted(schemas - self.registered)
+        self.registered |= schemas
+        return new
 
     def set_threads(self, count: int, /) -> None:
         self._threads = count

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from tests.unit.server.fake_engine import NEEDED
+
 X = np.array([[1.0, -2.5, 3.0]], dtype=np.float32)
 
 
@@ -23,8 +25,13 @@ def samples(y: NDArray[Any] | None = None) -> bytes:
     return save(tensors)
 
 
-def write(folder: Path, *, behaviour: str = "double", content: bytes | None = None, **changes: Any) -> Path:
-    """Writes the three files of a model into `folder`; `changes` replace what the contract says."""
+def write(
+    folder: Path, *, behaviour: str = "double", content: bytes | None = None, library: str = "", **changes: Any
+) -> Path:
+    """Writes the files of a model into `folder`; `changes` replace what the contract says.
+
+    `library` is the content of a library of operators, which the contract then says are those that `scaled` calls.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.pt").write_text(behaviour)
     (folder / "samples.safetensors").write_bytes(samples() if content is None else content)
@@ -38,6 +45,9 @@ def write(folder: Path, *, behaviour: str = "double", content: bytes | None = No
         "archive": _described(folder / "model.pt"),
         "samples": _described(folder / "samples.safetensors") | {"count": 2},
     }
+    if library:
+        (folder / "ops.so").write_text(library)
+        contract["ops"] = _described(folder / "ops.so") | {"operators": [NEEDED["scaled"]]}
     (folder / "contract.json").write_text(json.dumps(contract | changes))
     return folder
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from server.errors import ContractInvalid, DigestMismatch, LoadFailed, SamplesDi
 from server.loading import Ready, prepare
 from server.samples import Expected
 from tests.unit.server import models
-from tests.unit.server.fake_engine import FakeEngine, FakeModel
+from tests.unit.server.fake_engine import NEEDED, FakeEngine, FakeModel
 
 
 def _prepare(folder: Path, engine: FakeEngine | None = None) -> Ready:
@@ -96,6 +97,49 @@ def test_an_archive_that_does_not_load_is_refused(tmp_path: Path) -> None:
         _prepare(models.write(tmp_path, behaviour="unknown"))
 
 
+SCALE = NEEDED["scaled"]
+
+
+def test_operators_of_the_model_are_loaded_before_its_archive(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    _prepare(models.write(tmp_path, behaviour="scaled", library=SCALE), engine)
+    assert engine.registered == {SCALE}
+
+
+def test_an_archive_that_calls_operators_without_their_library_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadFailed, match=r"cannot load the archive.*acme::scale"):
+        _prepare(models.write(tmp_path, behaviour="scaled"))
+
+
+def test_a_swapped_library_is_refused_before_its_code_can_run(tmp_path: Path) -> None:
+    models.write(tmp_path, behaviour="scaled", library=SCALE)
+    (tmp_path / "ops.so").write_text(SCALE.replace("x", "y"))
+    engine = FakeEngine()
+    with pytest.raises(DigestMismatch, match=r"ops.so: its sha256 is \w+, and the contract says \w+"):
+        _prepare(tmp_path, engine)
+    assert engine.registered == set()
+
+
+def test_a_missing_library_is_refused(tmp_path: Path) -> None:
+    models.write(tmp_path, behaviour="scaled", library=SCALE)
+    (tmp_path / "ops.so").unlink()
+    with pytest.raises(DigestMismatch, match=r"ops.so: No such file or directory"):
+        _prepare(tmp_path)
+
+
+def test_a_library_that_does_not_load_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        LoadFailed, match=r"ops.so: this runtime cannot load the model's own operators.*undefined symbol"
+    ):
+        _prepare(models.write(tmp_path, behaviour="scaled", library="no schema"))
+
+
+def test_a_library_without_what_the_contract_says_is_refused(tmp_path: Path) -> None:
+    other = "acme::other(Tensor x) -> Tensor"
+    with pytest.raises(LoadFailed, match=r"ops.so: registers acme::other.*, and not what the contract .*acme::scale"):
+        _prepare(models.write(tmp_path, library=other))
+
+
 def test_samples_that_disagree_are_refused(tmp_path: Path) -> None:
     y = 2 * models.X + np.array([[0, 0.25, 0]], np.float32)
     with pytest.raises(SamplesDisagree, match=r"tiny 1.0.0 .*sample 0: output y differs by up to 0.25, .* element 1"):
@@ -166,10 +210,11 @@ def test_a_missing_contract_is_refused(tmp_path: Path) -> None:
         contract.read(tmp_path)
 
 
-def test_a_contract_names_files_beside_it_only(tmp_path: Path) -> None:
-    archive = {"file": "../model.pt", "sha256": "0", "size": 1}
-    with pytest.raises(ContractInvalid, match=r"the file ../model.pt is not beside the contract"):
-        contract.read(models.write(tmp_path, archive=archive))
+@pytest.mark.parametrize("part", ["archive", "ops"])
+def test_a_contract_names_files_beside_it_only(tmp_path: Path, part: str) -> None:
+    file: Any = {"file": "../file", "sha256": "0", "size": 1, "operators": []}
+    with pytest.raises(ContractInvalid, match=r"the file ../file is not beside the contract"):
+        contract.read(models.write(tmp_path, **{part: file}))
 
 
 def test_a_datatype_that_nobody_knows_is_refused(tmp_path: Path) -> None:
