@@ -199,6 +199,8 @@ class Calls(Library, Expressions):
             fields = getattr(kind, "_fields", None)
             if issubclass(kind, tuple) and fields:
                 return container([*args, *named.values()])
+            if issubclass(kind, dict):
+                return self.builtin_dict(args, named, node, frame)
             return self.library(kind, args, named, node, frame)
         if any(each.__module__ == "torch.nn.modules.module" for each in kind.__mro__):
             self.note("random", "error", node, frame, "makes a module with new random weights in forward()")

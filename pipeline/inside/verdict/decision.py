@@ -124,7 +124,7 @@ class _Decision:
         self, program: ScriptModule, choice: str, apart: list[Difference]
     ) -> tuple[ScriptModule, dict[str, Any]]:
         """A trace with a frozen branch that a person answers for; it must be right at least for the samples."""
-        wrong = next((each for each in apart if each.case.name.startswith("sample")), None)
+        wrong = next((each for each in apart if each.is_of_sample), None)
         if wrong is not None:
             raise Refused(explanation.wrong_on_samples(wrong))
         self.findings += explanation.accepted(self.survey, apart, self.accepted)

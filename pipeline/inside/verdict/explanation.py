@@ -99,7 +99,8 @@ def frozen(survey: Survey, warned: Sequence[Finding], found: Sequence["Differenc
         shows = f"No sample and no probe shows the wrong answer, because these ways were never taken:\n{lines}\n"
     return (
         f"A trace keeps one way through code that the inputs decide:\n{shown(seen)}\n{shows}"
-        f"{'' if shows.endswith(chr(10)) else chr(10)}Set `export: auto` or `export: script` in model.yaml. {_ACCEPT}"
+        f"{'' if shows.endswith(chr(10)) else chr(10)}Set `export: auto` or `export: script` in model.yaml."
+        f"{'' if any(each.is_of_sample for each in found) else f' {_ACCEPT}'}"
     )
 
 

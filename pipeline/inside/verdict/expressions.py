@@ -214,7 +214,8 @@ class Expressions(Recorder):
                 found = self.object(base.known[index.known])
                 return replace(found, taint=found.taint | base.taint)
             except (KeyError, IndexError, TypeError, NotImplementedError):
-                chosen = container(self.object(each) for each in things)
+                inside = base.known.values() if hasattr(base.known, "values") else things
+                chosen = container(self.object(each) for each in inside)
                 return Value(taint=base.taint | index.deep, element=content(chosen), items=chosen.items)
         return merged(base, index)
 

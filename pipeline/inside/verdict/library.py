@@ -272,6 +272,17 @@ class Library(Expressions):
             return container((container(row) for row in rows), taint)
         return Value(taint=taint, element=container([*before, *(content(each) for each in sources)]))
 
+    def builtin_sorted(self, args: Args, named: Named, node: ast.expr, frame: Frame) -> Value:
+        """Python compares what is sorted: of pairs, their first parts, as those of a dict's items all differ."""
+        value = args[0] if args[0].is_container else self.builtin_list(args[:1], {}, node, frame)
+        each = content(value)
+        asked = self.call(named["key"], [each], {}, node, frame) if named.get("key", known(None)).known else each
+        self.test(node, asked.items[0] if asked.items else merged(asked), frame, "sorted()")
+        plain = [item.known for item in value.items or ()]
+        if value.items and not named and all(isinstance(item, int | float | str) for item in plain):
+            return container(known(item) for item in sorted(plain))
+        return Value(taint=value.taint, element=each)
+
     def builtin_list(self, args: Args, named: Named, node: ast.expr, frame: Frame) -> Value:
         if not args:
             return container(())

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import sys
 import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pipeline.inside.verdict.values import LIVE, MEMORY, SHAPE, VALUE, Value, kn
 
 # What forward() changes is found by one walk and followed by the next; longer chains of changes are not written.
 MOST_WALKS = 4
+RECURSION = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +52,8 @@ def survey(
     owners = {id(module): name for name, module in model.named_modules()}
     changed: dict[Key, str] = {}
     lines = None if visited is None else frozenset(visited)
+    # A call that the model makes takes a dozen here.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION))
     for _ in range(MOST_WALKS):
         walker = Walker(sources, owners=owners, changed=changed, visited=lines)
         result = walker.enter(model, list(inputs), {}, None, None)

@@ -39,6 +39,11 @@ class Difference:
     case: Case
     says: str
 
+    @property
+    def is_of_sample(self) -> bool:
+        """Whether the model was asked this by a person, not by a probe."""
+        return self.case.name.startswith("sample ")
+
     def __str__(self) -> str:
         return f"For {self.case.name} ({described(self.case.sample.inputs)}) {self.says}"
 

@@ -24,7 +24,7 @@ class _Unknown:
 UNKNOWN = _Unknown()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Value:
     """`taint` is what the value itself depends on; that of a container is its length's, its content has its own.
 
@@ -81,7 +81,7 @@ def merged(*values: Value) -> Value:
 
 def joined(one: Value, other: Value) -> Value:
     """What is one value or the other."""
-    if one is other or one == other:
+    if one.signature == other.signature:
         return one
     taint = one.taint | other.taint
     if one.items is not None and other.items is not None and len(one.items) == len(other.items):
