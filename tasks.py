@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import os
 import shutil
 import signal
 import subprocess
@@ -59,6 +60,10 @@ def command(**options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
                 raise Exit(
                     "interrupted; nothing half-made was kept. The same command goes on from here.", 130
                 ) from None
+            except BrokenPipeError:
+                # Whoever read our lines has seen enough; Python must not say so again when it ends.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                raise Exit(code=141) from None
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise

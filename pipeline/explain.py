@@ -44,12 +44,16 @@ def _rests_on(evidence: Evidence) -> Iterator[str]:
 
 
 def _told(findings: Iterable[Finding]) -> Iterator[str]:
-    """Each finding with its place, what it means and what to do, errors and warnings first."""
+    """Each rule with the places where it was seen and what to do about them, errors and warnings first."""
     order = ("error", "warning", "info")
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for finding in sorted(findings, key=lambda finding: order.index(finding.level)):
-        yield f"  {finding.level:<8} {finding.rule}, {finding.where}"
-        yield from _wrapped(finding.message, indent=11)
-        yield from _wrapped(finding.fix, indent=11)
+        groups.setdefault((finding.level, finding.rule, finding.fix), []).append(finding)
+    for (level, rule, fix), group in groups.items():
+        yield f"  {level:<8} {rule}"
+        for finding in dict.fromkeys(group):
+            yield from _wrapped(f"{finding.where}: {finding.message}", indent=11)
+        yield from _wrapped(fix and f"-> {fix}", indent=11)
 
 
 def _places(evidence: Evidence) -> Iterator[str]:

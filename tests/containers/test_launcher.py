@@ -89,3 +89,15 @@ def test_an_engine_that_does_not_exist_is_one_clear_error(launch: Launch) -> Non
     assert code == EngineError.exit_code
     assert "No container engine answers at unix:///nowhere.sock" in output
     assert "Traceback" not in output
+
+
+def test_a_reader_that_has_seen_enough_is_no_bug() -> None:
+    with subprocess.Popen(
+        ["./inv", "clean", "--model", "nobody"], cwd=HOME, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as command:
+        assert command.stdout
+        assert command.stderr
+        command.stdout.close()
+        errors = command.stderr.read()
+    assert command.returncode == 141
+    assert errors == ""

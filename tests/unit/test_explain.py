@@ -44,9 +44,29 @@ def test_warnings_come_before_what_is_only_worth_knowing(tmp_path: Path) -> None
         ),
     )
     text = "\n".join(explain(archive))
-    order = ["one size only", "device-literal, model.py:9", "Use x.device.", "loop, model.py:7", "model.py:12: `if`"]
+    order = [
+        "one size only",
+        "device-literal",
+        "model.py:9",
+        "-> Use x.device.",
+        "loop",
+        "model.py:7",
+        "model.py:12: `if`",
+    ]
     places = [text.index(part) for part in order]
     assert places == sorted(places)
+
+
+def test_places_of_one_rule_share_its_advice(tmp_path: Path) -> None:
+    plain = values.archive(tmp_path)
+    findings = (WARNING, replace(WARNING, where="model.py:11"), WARNING)
+    lines = list(explain(replace(plain, evidence=replace(plain.evidence, findings=findings))))
+    start = lines.index("  warning  device-literal")
+    assert [line.strip() for line in lines[start + 1 : start + 4]] == [
+        "model.py:9: on the CPU",
+        "model.py:11: on the CPU",
+        "-> Use x.device.",
+    ]
 
 
 def test_long_text_is_wrapped_and_code_keeps_its_lines(tmp_path: Path) -> None:
