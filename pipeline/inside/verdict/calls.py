@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from pipeline.inside.verdict.expressions import Expressions, truth
+from pipeline.inside.verdict.expressions import Expressions
+from pipeline.inside.verdict.folding import truth
 from pipeline.inside.verdict.library import Library
 from pipeline.inside.verdict.recording import Frame
 from pipeline.inside.verdict.rules import DEVICE, RANDOM_LAYERS, RANDOM_METHODS, STRUCTURE

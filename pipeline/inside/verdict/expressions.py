@@ -2,14 +2,14 @@
 
 import ast
 import inspect
-import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
 
-from pipeline.inside.verdict.recording import Frame, Recorder
+from pipeline.inside.verdict.folding import SIMPLE, folded, truth
+from pipeline.inside.verdict.looping import Looping
+from pipeline.inside.verdict.recording import Frame
 from pipeline.inside.verdict.rules import FIXED, RANKS, SIZES
 from pipeline.inside.verdict.things import Local, is_data, is_tensor, sequence_of
 from pipeline.inside.verdict.values import (
@@ -32,66 +32,17 @@ from pipeline.inside.verdict.values import (
 
 # A whole number taken out of a tensor, times one of more bits than this, can pass 64 bits.
 _WIDE = 31
-_SIMPLE = (bool, int, float, str, bytes, type(None), tuple)
-_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-    ast.In: lambda one, other: one in other,
-    ast.NotIn: lambda one, other: one not in other,
-}
+_SAYS = frozenset({"warn", "warning", "info", "debug", "error", "exception", "log", "critical"})
 
 
-def truth(value: Value) -> bool | None:
-    """What `if value:` does every time, or None when that is not known."""
-    if value.taint & LIVE:
-        return None
-    if value.items is not None:
-        return bool(value.items)
-    if isinstance(value.known, (*_SIMPLE, list, dict, set)):
-        return bool(value.known)
-    return True if callable(value.known) and not hasattr(type(value.known), "__len__") else None
+def _only_says(called: ast.expr) -> bool:
+    """Whether it is print(), or a message to warnings or a logger."""
+    if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
+        return called.attr in _SAYS and called.value.id.strip("_").lower() in {"warnings", "logging", "logger", "log"}
+    return isinstance(called, ast.Name) and called.id == "print"
 
 
-def _identical(one: Value, other: Value) -> Value:
-    """What `is` answers: known where None is asked for, and open where forward() changes what it asks about."""
-    left_behind = (one.taint | other.taint) & {STATE, MEMORY}
-    if left_behind:
-        return tainted(left_behind)
-    rest = [each for each in (one, other) if each.known is not None]
-    if len(rest) == 1 and (rest[0].is_known or rest[0].dims is not None):
-        return known(False)
-    return known(True) if not rest else CONSTANT
-
-
-def _other_than(answer: Value) -> Value:
-    return known(not answer.known) if answer.is_known else answer
-
-
-def folded(kind: type, one: Value, other: Value) -> Value | None:
-    """The result of an operator on plain constants, or None."""
-    both = (one, other)
-    if kind in {ast.Is, ast.IsNot}:
-        return _identical(one, other) if kind is ast.Is else _other_than(_identical(one, other))
-    if kind not in _OPERATORS or any(each.taint & LIVE or not isinstance(each.known, _SIMPLE) for each in both):
-        return None
-    try:
-        result = _OPERATORS[kind](one.known, other.known)
-    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
-        return None
-    return known(result) if not isinstance(result, str | tuple) or len(result) < 1000 else CONSTANT
-
-
-class Expressions(Recorder):
+class Expressions(Looping):
     """One method for each kind of expression, named after it."""
 
     def call(
@@ -102,9 +53,6 @@ class Expressions(Recorder):
     def method(
         self, base: Value, args: Sequence[Value], named: Mapping[str, Value], node: ast.Call, frame: Frame
     ) -> Value:
-        raise NotImplementedError
-
-    def assign(self, target: ast.expr, value: Value, frame: Frame) -> None:
         raise NotImplementedError
 
     def evaluate(self, node: ast.expr | None, frame: Frame) -> Value:
@@ -328,7 +276,7 @@ class Expressions(Recorder):
             else:
                 items.append(content(value))
                 taint |= value.taint
-        plain = items and all(isinstance(each.known, _SIMPLE) and not each.taint for each in items)
+        plain = items and all(isinstance(each.known, SIMPLE) and not each.taint for each in items)
         if plain and isinstance(node, ast.Tuple):
             return known(tuple(each.known for each in items))
         return container(items, taint)
@@ -373,7 +321,7 @@ class Expressions(Recorder):
             except TypeError:
                 return CONSTANT
         # A message's words are not part of the answer.
-        silent = isinstance(node.func, ast.Name) and node.func.id == "print"
+        silent = _only_says(node.func)
         frame.quiet += silent
         try:
             base = self.evaluate(node.func.value, frame) if isinstance(node.func, ast.Attribute) else None
@@ -386,8 +334,11 @@ class Expressions(Recorder):
 
     def _arguments(self, node: ast.Call, frame: Frame) -> tuple[list[Value], dict[str, Value]]:
         args: list[Value] = []
-        for each in node.args:
+        asserts = isinstance(node.func, ast.Attribute) and node.func.attr == "_assert"
+        for at, each in enumerate(node.args):
+            frame.quiet += asserts and at > 0
             value = self.evaluate(each.value if isinstance(each, ast.Starred) else each, frame)
+            frame.quiet -= asserts and at > 0
             if not isinstance(each, ast.Starred):
                 args.append(value)
             else:
@@ -396,58 +347,3 @@ class Expressions(Recorder):
                     [self.object(item) for item in things] if things is not None else [content(value)]
                 )
         return args, {each.arg or "**": self.evaluate(each.value, frame) for each in node.keywords}
-
-    def iterated(self, node: ast.expr, value: Value, frame: Frame) -> list[Value]:
-        """The elements that a loop over the value sees, one standing for many where they are too many."""
-        self.loop(node, value.taint, frame) if value.dims is None or value.dims[:1] == (None,) else None
-        things = None if is_tensor(value.known) else sequence_of(value.known)
-        if value.items is not None:
-            return list(value.items)
-        if value.element is not None:
-            return [value.element]
-        if things is not None:
-            return list(container((self.object(each) for each in things), value.taint).items or [CONSTANT])
-        return [tainted(value.taint)]
-
-    def comprehension(self, generators: list[ast.comprehension], frame: Frame, work: Callable[[], Value]) -> Value:
-        """Goes through the generators and puts together what `work` says of each element."""
-        first, *rest = generators
-        source = self.evaluate(first.iter, frame)
-        results, taint = [], (source.taint if source.dims is None or source.dims[:1] == (None,) else NOTHING)
-        exact = not first.ifs and (source.items is not None or sequence_of(source.known) is not None)
-        for item in self.iterated(first.iter, source, frame):
-            self.assign(first.target, item, frame)
-            answers = [self.ask(each, frame, "comprehension") for each in first.ifs]
-            taint |= NOTHING.union(
-                *(
-                    self.taints[self.position(each, frame)]
-                    for each in first.ifs
-                    if None in answers and self.position(each, frame) in self.taints
-                )
-            )
-            if False in answers:
-                continue
-            result = self.comprehension(rest, frame, work) if rest else work()
-            results.append(content(result) if rest else result)
-            taint |= result.taint if rest else NOTHING
-        if exact and not rest:
-            return container(results, taint)
-        return Value(taint=taint, element=content(Value(items=tuple(results))) if results else CONSTANT)
-
-    def on_listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp, frame: Frame) -> Value:
-        inner = frame.inner(depth=frame.depth)
-        return self.comprehension(node.generators, inner, lambda: self.evaluate(node.elt, inner))
-
-    on_setcomp = on_listcomp
-    on_generatorexp = on_listcomp
-
-    def on_dictcomp(self, node: ast.DictComp, frame: Frame) -> Value:
-        inner = frame.inner(depth=frame.depth)
-
-        def pair() -> Value:
-            key = self.evaluate(node.key, inner)
-            if key.deep & LIVE:
-                self.alive("lookup", node, inner, key.deep, "has keys that the inputs choose")
-            return self.evaluate(node.value, inner)
-
-        return self.comprehension(node.generators, inner, pair)

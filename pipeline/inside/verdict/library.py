@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.inside.verdict import rules
-from pipeline.inside.verdict.expressions import Expressions, truth
+from pipeline.inside.verdict.expressions import Expressions
+from pipeline.inside.verdict.folding import truth
 from pipeline.inside.verdict.recording import Frame
 from pipeline.inside.verdict.sources import is_open
 from pipeline.inside.verdict.things import Local, is_tensor, sequence_of
