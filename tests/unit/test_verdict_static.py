@@ -26,6 +26,7 @@ class Module:
         self.flag = True
         self.cache: Any = None
         self.count = 0
+        self.seen: dict[int, Any] = {}
         self.layers: list[Any] = []
 
     def children(self) -> Iterator[Any]:
@@ -297,6 +298,12 @@ def counting(self: Any, x: Any) -> Any:
     return x * self.count
 
 
+def keyed_cache(self: Any, x: Any) -> Any:
+    if x.shape[0] not in self.seen:
+        self.seen[x.shape[0]] = x.mean()
+    return x - self.seen[x.shape[0]]
+
+
 def counting_unseen(self: Any, x: Any) -> Any:
     self.count += 1
     return x
@@ -313,7 +320,8 @@ def overwriting(self: Any, x: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("forward", "remembers"), [(counting, True), (global_list, True), (counting_unseen, False), (overwriting, False)]
+    ("forward", "remembers"),
+    [(counting, True), (global_list, True), (keyed_cache, True), (counting_unseen, False), (overwriting, False)],
 )
 def test_answers_that_build_on_earlier_calls_are_told_from_notes(forward: Callable[..., Any], remembers: bool) -> None:
     found = _survey(forward)

@@ -91,7 +91,9 @@ class Assigning(Calls):
         if python and index.deep & LIVE:
             self.alive("lookup", target, frame, index.deep, "stores where the inputs choose")
         if base.is_known:
-            how = MEMORY if again or value.deep & {STATE, MEMORY} else STATE
+            # What a request puts under a key is there for the next one; a buffer's elements are mostly written anew.
+            kept = {VALUE, STATE, MEMORY} if isinstance(base.known, dict | list) else {STATE, MEMORY}
+            how = MEMORY if again or value.deep & kept else STATE
             self.changes_thing(base.known, how, target, frame)
             return
         self.rebind(target.value, Value(taint=value.deep | index.deep) if not python else value, frame)
