@@ -15,10 +15,7 @@ from pipeline.engine.docker import DockerEngine
 HOME = Path(__file__).resolve().parents[2]
 CORPUS = HOME / "tests" / "corpus"
 # Refused although an archive could be made, each with the reason why that is borne. There may be two.
-NEEDLESS: dict[str, str] = {
-    "SortedNames": "sorting the names of layers is read as computing outside of torch",
-    "SortedParts": "sorting pairs of a name and a tensor is read as comparing the tensors",
-}
+NEEDLESS: dict[str, str] = {}
 
 Report: TypeAlias = dict[str, dict[str, Any]]
 

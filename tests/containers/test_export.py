@@ -127,7 +127,7 @@ def test_samples_come_in_several_batch_sizes(tiny_archive: Archive) -> None:
         (
             "trace",
             "y = self.linear(x)\nfor i in range(x.shape[0]):\n    y = y + i\nreturn y",
-            r"A trace keeps one way(.|\n)*model\.py:13: .*goes round as often as the input's shape says",
+            r"A trace keeps one way(.|\n)*model\.py:13: .*gets its number of rounds from the input's shape",
         ),
         ("trace", "return self.linear(x).reshape(-1).tolist()", r"forward\(\) returned a list|a float"),
         (

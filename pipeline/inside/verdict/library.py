@@ -85,6 +85,10 @@ class Library(Expressions):
         if self._is_random(name, args, named):
             self.note("random", "error", node, frame, "is random")
             return tainted(everything.taint | {STATE})
+        if name == "is_available":
+            self.note(
+                "device-literal", "warning", node, frame, "asks which devices there are; the archive keeps the answer"
+            )
         if name in _ASKS_TORCH or (name in rules.FIXED):
             return CONSTANT
         if name == "is_scripting":

@@ -131,7 +131,7 @@ class Recorder:
         """Something is gone through whose length has this taint."""
         taint &= LIVE
         kind = "value" if VALUE in taint else "state" if taint & {STATE, MEMORY} else "shape"
-        self.alive(f"loop-on-{kind}", node, frame, taint, f"goes round as often as {decider(taint)} says")
+        self.alive(f"loop-on-{kind}", node, frame, taint, f"gets its number of rounds from {decider(taint)}")
 
     def change(self, key: Key, how: str) -> None:
         """forward() changes what outlives it. Building on what was there is the graver way."""
