@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.jit import ScriptModule
 
+from pipeline.inside.freezing import freeze
 from pipeline.inside.verdict.constructs import Construct, construct
 from pipeline.inside.verdict.sources import Sources
 from pipeline.inside.verdict.trial import FAILURES
@@ -26,7 +27,7 @@ def scripted(model: nn.Module, sources: Sources) -> Scripted:
     """Scripts and freezes. torch raises errors of many kinds when it meets Python that it does not know."""
     try:
         program = torch.jit.script(model)
-        torch.jit.save(torch.jit.freeze(program), BytesIO())
+        torch.jit.save(freeze(program), BytesIO())
     except FAILURES as failure:
         words = without_addresses(str(failure) or type(failure).__name__)
         return Scripted(program=None, failed=construct(words, sources, failure), words=words)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.jit import ScriptModule
 
+from pipeline.inside.freezing import freeze
 from pipeline.inside.verdict.findings import Finding, finding
 from pipeline.inside.verdict.sources import Sources, is_open
 from pipeline.inside.verdict.trial import FAILURES, Case
@@ -64,7 +65,7 @@ def traced(model: nn.Module, cases: Sequence[Case], sources: Sources) -> Traced:
 def unsaved(program: ScriptModule) -> str:
     """Why a program cannot be frozen and saved, in torch's words; empty when it can."""
     try:
-        torch.jit.save(torch.jit.freeze(program), BytesIO())
+        torch.jit.save(freeze(program), BytesIO())
     except FAILURES as failure:
         return str(failure)
     return ""
