@@ -28,6 +28,7 @@ from pipeline.inside.samples import Sample
 from pipeline.inside.train import seed
 from pipeline.inside.variants import PLAIN, Variant
 from pipeline.inside.verdict.decision import decide, refusing
+from pipeline.inside.verdict.trial import agreeing
 
 WEIGHTS = Path("/torchyard/weights.safetensors")
 # Neighbouring bf16 numbers, which have eight significant bits, differ by at most this much of their size.
@@ -49,14 +50,18 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     _, held_out = source.data(module, params)
     taken = samples.take(model, held_out, declared, collate=source.collate(module))
     probed = probes.make(model, taken, declared, seed=order["seed"])
+    outputs = [tensor["name"] for tensor in declared["outputs"]]
     program, evidence = decide(
         model,
         samples=taken,
         probes=probed,
-        outputs=[tensor["name"] for tensor in declared["outputs"]],
+        outputs=outputs,
         choice=order["export"],
         accepted=order["accepted"],
     )
+    if evidence["accepted"]:
+        # What a person accepted is that these are answered wrongly.
+        probed = agreeing(program, probed, outputs)
     if order["precision"] == "bf16" and not order["bf16"]:
         evidence["findings"].append(_NO_BF16)
     contract = declared | {

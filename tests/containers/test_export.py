@@ -300,6 +300,24 @@ def _held(script: str, engine: DockerEngine, trainer: Image) -> None:
     assert lines[-1] == "held"
 
 
+def test_a_frozen_branch_is_refused_with_its_counter_example_and_follows_the_archive_once_accepted(
+    engine: DockerEngine, trainer: Image, runtime: Image, tmp_path: Path
+) -> None:
+    planted = _planted("y = self.linear(x)\nif y.sum() > 100:\n    y = -y\nreturn y", "trace", tmp_path)
+    told = r"(?s)model\.py:13: `if y\.sum\(\) > 100:`.*For .* the traced program answers .*, and the model .*ACCEPT"
+    with pytest.raises(ExportError, match=told.replace("ACCEPT", "--accept-frozen-branch REASON")):
+        export(planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out")
+
+    reason = "no sensor gives more than 1"
+    archive = export(planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out", accepted=reason)
+
+    assert (archive.evidence.method, archive.evidence.accepted) == ("trace", reason)
+    assert "frozen-branch" in [finding.rule for finding in archive.evidence.findings]
+    findings = check(archive.file.path, runtime=runtime.digest, engine=engine).findings
+    (finding,) = [finding for finding in findings if finding.rule == "frozen-branch"]
+    assert (finding.level, reason in finding.message) == ("warning", True)
+
+
 def test_weights_that_are_not_finite_are_refused(
     engine: DockerEngine, trainer: Image, runtime: Image, tmp_path: Path
 ) -> None:

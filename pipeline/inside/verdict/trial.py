@@ -100,6 +100,12 @@ def differences(program: Callable[..., Any], wanted: Sequence[Case], *, who: str
                 yield Difference(case=case, says=f"{who} answers {apart[0]}, and the model {apart[1]}")
 
 
+def agreeing(program: Callable[..., Any], probes: Sequence[Sample], outputs: Sequence[str]) -> tuple[Sample, ...]:
+    """The probes that the program answers as the model did."""
+    apart = {each.case.name for each in differences(program, cases((), probes, outputs), who="the program")}
+    return tuple(each.sample for each in cases((), probes, outputs) if each.name not in apart)
+
+
 def difference(got: Sequence[Any], wanted: Sequence[Any]) -> tuple[str, str] | None:
     """Both answers in words where they differ in number, datatype, shape or value."""
     if len(got) != len(wanted):
