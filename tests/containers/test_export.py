@@ -214,16 +214,18 @@ def test_bf16_casts_inside_and_is_measured_like_everything_else(
     assert archive.precision == "bf16"
     assert [(each.precision, each.taken) for each in archive.candidates] == [("fp32", False), ("bf16", True)]
     logits = archive.parity["runtime"]["logits"]
-    assert 1e-4 < logits.absolute < 1
+    assert logits.absolute > 1e-4
+    assert logits.agreement == 1.0
     contract = json.loads(archive.contract.path.read_bytes())
-    assert contract["tolerance"]["absolute"] > 1e-4
+    # It is measured on the samples; probes are of any size, and so is what they are off by.
+    assert 1e-4 < contract["tolerance"]["absolute"] < 1
     assert "twice the largest deviation on the samples" in contract["tolerance"]["because"]
     assert contract["probes"]["judged"] is False
     assert load_file(archive.samples.path).keys() == load_file(tiny_archive.samples.path).keys()
     assert archive.samples.sha256 == tiny_archive.samples.sha256
     assert [output["datatype"] for output in contract["outputs"]] == ["FP32", "INT64"]
     verdict = check(archive.file.path, runtime=runtime.digest, engine=engine)
-    assert 1e-4 < verdict.measured["logits.max_abs"] < 1
+    assert verdict.measured["logits.max_abs"] > 1e-4
 
 
 def test_bf16_on_a_cpu_without_it_stays_at_fp32_and_says_so(

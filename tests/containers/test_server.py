@@ -361,7 +361,11 @@ def test_the_replay_prints_the_differences(engine: DockerEngine, runtime: Image,
     job = Job(image=runtime.digest, command=command, limits=LIMITS, mounts=(Mount(source=folder, target="/model"),))
     lines: list[str] = []
     engine.run(job, on_line=lines.append)
-    assert json.loads(lines[-1]) == {"samples": 2, "outputs": {"y": {"max_abs": 0.0, "max_rel": 0.0}}}
+    assert json.loads(lines[-1]) == {
+        "samples": 2,
+        "probes": 0,
+        "outputs": {"y": {"max_abs": 0.0, "max_rel": 0.0}},
+    }
 
 
 @dataclass

@@ -50,7 +50,7 @@ def _line(code: str) -> str:
         ("embedding", "trace", "no input decides which code runs"),
         ("gate", "script", "`if x.sum() > 0:` asks (if) for the input's values, which scripting keeps"),
         ("rare", "script", "(x == 12345.0).any()"),
-        ("words", "script", "as often as the input's shape says"),
+        ("words", "script", "gets its number of rounds from the input's shape"),
         ("gate accepted", "trace", "a person accepted the frozen branch: never below zero"),
     ],
 )
