@@ -72,6 +72,7 @@ def bench_eager(image: ServingImage, *, engine: Engine, build: Path) -> None:
         engine=engine,
         out=build / ".bench",
         error=EngineError,
+        ops=trained.ops,
     )
     order = {
         "contract": {kind: [asdict(t) for t in getattr(spec, kind)] for kind in ("inputs", "outputs")},

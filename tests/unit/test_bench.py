@@ -15,9 +15,9 @@ from tests.unit import values
 from tests.unit.fake_engine import FakeEngine
 
 
-def _image(folder: Path, engine: FakeEngine, *, trainer: str) -> ServingImage:
-    archive = values.archive(folder)
-    archive = replace(archive, trained=replace(archive.trained, trainer=trainer))
+def _image(folder: Path, engine: FakeEngine, *, trainer: str, operators: bool = False) -> ServingImage:
+    archive = values.archive(folder, operators=operators)
+    archive = replace(archive, trained=replace(archive.trained, trainer=trainer, ops=archive.ops))
     served = engine.add("tiny:1.0.0-cpu")
     return ServingImage(
         tag="tiny:1.0.0-cpu", digest=served.digest, diff_ids=(), device="cpu", runtime="sha256:2", archive=archive
@@ -54,6 +54,13 @@ def test_eager_and_served_take_turns_with_the_same_threads(
     ]
     kept = json.loads((tmp_path / "build/bench-eager.json").read_text())
     assert kept["p50_ms"] == {"eager": 3.0, "archive": 2.0, "served": 2.5}
+
+
+def test_a_models_own_operators_are_there_for_eager_too(engine: FakeEngine, tmp_path: Path) -> None:
+    engine.on_run = _running
+    image = _image(tmp_path, engine, trainer=engine.add("pytorch-cuda:v2.8").digest, operators=True)
+    bench_eager(image, engine=engine, build=tmp_path / "build")
+    assert "/torchyard/ops.so" in {mount.target for mount in engine.jobs[0].mounts}
 
 
 def test_without_the_image_that_trained_there_is_nothing_to_compare_with(engine: FakeEngine, tmp_path: Path) -> None:
