@@ -156,9 +156,9 @@ def _product(shape: Sequence[int]) -> int:
     return total
 
 
-# Of all the samples' values, some picked from them, and normally and evenly distributed numbers. Every later stage holds
-# the answers to an absolute tolerance, which rounding alone exceeds for numbers of another order: the far larger ones
-# are tried where the verdict is made.
+# Of all the samples' values, some picked from them, and normally and evenly distributed numbers. Every later stage
+# holds the answers to an absolute tolerance, which rounding alone exceeds for numbers of another order: the far larger
+# ones are tried where the verdict is made.
 _KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "uniform": lambda values, _, __, even: values.min() + (values.max() - values.min()) * even,
     "gaussian": lambda values, _, noise, __: values.mean() + values.std(correction=0).clamp(min=1e-6) * noise,
