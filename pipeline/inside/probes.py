@@ -156,15 +156,13 @@ def _product(shape: Sequence[int]) -> int:
     return total
 
 
-# Of all the samples' values, some picked from them, and normally and evenly distributed numbers. Every later stage
-# holds the answers to an absolute tolerance, which rounding alone exceeds for numbers of another order: the far larger
-# ones are tried where the verdict is made.
+# Of all the samples' values, some picked from them, and normally and evenly distributed numbers.
 _KINDS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "uniform": lambda values, _, __, even: values.min() + (values.max() - values.min()) * even,
     "gaussian": lambda values, _, noise, __: values.mean() + values.std(correction=0).clamp(min=1e-6) * noise,
     "negated": lambda _, picked, __, ___: -picked,
     "zeros": lambda _, picked, __, ___: torch.zeros_like(picked),
-    "large": lambda _, picked, noise, __: picked * 10 + noise,
+    "large": lambda _, picked, noise, __: picked * 1000 + noise,
     "constant": lambda values, picked, _, __: torch.full_like(picked, float(values.mean())),
     "below": lambda values, picked, noise, _: -picked.abs() - values.std(correction=0) * noise.abs(),
     "above": lambda values, picked, noise, _: picked.abs() + values.std(correction=0) * noise.abs() + 0.1,

@@ -118,8 +118,7 @@ def test_probes_vary_every_free_dimension_and_the_kind_of_values(report: Report)
     assert {shape[1] for ((shape, _, _),) in probed} == {3}
     ranges = [(low, high) for ((_, low, high),) in probed]
     assert (0.0, 0.0) in ranges
-    # The samples are normally distributed: so large is none of them.
-    assert max(high for _, high in ranges) > 4
+    assert max(high for _, high in ranges) > 100
     assert any(low == high != 0 for low, high in ranges)
     assert any(high < 0 for _, high in ranges)
     assert len(probed) <= 24
