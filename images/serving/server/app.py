@@ -1,6 +1,6 @@
 """The Open Inference Protocol over REST, as an ASGI application: a framework would cost more than the routing does."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -25,8 +25,13 @@ _JSON: Header = (b"content-type", b"application/json")
 class Inference(Protocol):
     """Where the model runs."""
 
-    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
-        """Runs the model on inputs in forward()'s order; raises ModelFailed."""
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        """Runs the model on inputs in forward()'s order, unless `deadline`, an instant of time.monotonic(), has passed.
+
+        Raises:
+            ModelFailed: the model raised, or answered something other than its contract says.
+            Refusal: 503, too many requests are waiting; 504, the deadline passed before the model ran.
+        """
         ...
 
 
@@ -60,8 +65,7 @@ class App:
         except Disconnected:
             return
         except Refusal as refusal:
-            allow = ((b"allow", refusal.allow.encode()),) if refusal.allow else ()
-            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *allow))
+            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *_told_with(refusal)))
         except Exception as error:  # noqa: BLE001 (a bug at one request must not cost its client the answer)
             log.crash("request-failed", error)
             reply = Reply(500, as_json({"error": "The server failed at this request; its log says why."}))
@@ -116,6 +120,13 @@ class App:
         if size > self._max_body:
             raise Refusal(413, f"the body: at most {self._max_body} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _told_with(refusal: Refusal) -> Iterator[Header]:
+    if refusal.allow:
+        yield b"allow", refusal.allow.encode()
+    if refusal.retry_after is not None:
+        yield b"retry-after", b"%d" % refusal.retry_after
 
 
 def _header_length(headers: Sequence[Header]) -> int | None:

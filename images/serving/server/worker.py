@@ -2,14 +2,17 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeAlias
 
-from server.answers import Answer
+from server.answers import Answer, ModelFailed
 from server.engine import Input
 from server.loading import Ready
+from server.refusal import Refusal
+from server.statistics import Statistics
 
 _Pending: TypeAlias = "asyncio.Future[Sequence[Answer]]"
 
@@ -23,16 +26,29 @@ class Worker:
         self._jobs: SimpleQueue[tuple[Sequence[Input], _Pending] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
         self.prepared: Future[Ready] = Future()
+        self.statistics = Statistics()
 
     def start(self) -> None:
         """Starts to prepare; `prepared` tells when that is done, or why it failed."""
         self._thread.start()
 
-    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
-        """Runs the model when the requests before this one are done; raises ModelFailed."""
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        """Runs the model when the requests before this one are done; raises ModelFailed, or Refusal at the deadline."""
+        arrived = time.monotonic_ns()
         pending: _Pending = asyncio.get_running_loop().create_future()
         self._jobs.put((inputs, pending))
-        return await pending
+        try:
+            async with asyncio.timeout_at(deadline):
+                answers = await pending
+        except TimeoutError as error:
+            self.statistics.expired += 1
+            self.statistics.fail.add(time.monotonic_ns() - arrived)
+            raise Refusal(504, "The request's deadline passed before the model ran.") from error
+        except ModelFailed:
+            self.statistics.fail.add(time.monotonic_ns() - arrived)
+            raise
+        self.statistics.success.add(time.monotonic_ns() - arrived)
+        return answers
 
     def stop(self) -> None:
         """Ends the thread when it has done what it was given."""

@@ -14,6 +14,7 @@ from server import contract
 from server.answers import Answer
 from server.app import App
 from server.engine import Input
+from server.refusal import Refusal
 from server.served import ServedModel
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
@@ -26,11 +27,15 @@ TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
 
 @dataclass
 class Here:
-    """Runs the model in the calling thread."""
+    """Runs the model in the calling thread, or refuses."""
 
     served: ServedModel
+    refusal: Refusal | None = None
 
-    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        assert deadline is None
+        if self.refusal:
+            raise self.refusal
         return self.served.answer(inputs)
 
 
@@ -45,11 +50,12 @@ class Reply:
         return json.loads(self.body)
 
 
-def _app(folder: Path, behaviour: str = "double") -> App:
+def _app(folder: Path, behaviour: str = "double", refusal: Refusal | None = None) -> App:
     described = contract.read(models.write(folder, behaviour=behaviour))
     engine = FakeEngine()
     model = engine.load(str(folder / "model.pt"), optimize=True)
-    app = App(described, Here(ServedModel(contract=described, engine=engine, model=model)), max_body=MAX_BODY)
+    here = Here(ServedModel(contract=described, engine=engine, model=model), refusal)
+    app = App(described, here, max_body=MAX_BODY)
     app.state = "ready"
     return app
 
@@ -266,6 +272,12 @@ def test_a_model_that_breaks_its_contract_is_a_500(tmp_path: Path) -> None:
     reply = _post(_app(tmp_path, "rows"), _json())
     assert reply.status == 500
     assert "returned INT64" in reply.json["error"]
+
+
+def test_a_full_queue_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:
+    reply = _post(_app(tmp_path, refusal=Refusal(503, "128 requests are waiting.", retry_after=3)), _json())
+    assert (reply.status, reply.headers[b"retry-after"]) == (503, b"3")
+    assert reply.json == {"error": "128 requests are waiting."}
 
 
 def test_a_bug_is_a_500_and_in_the_log(

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from server import contract
 from server.answers import ModelFailed
 from server.errors import LoadFailed
 from server.loading import Ready, prepare
+from server.refusal import Refusal
 from server.worker import Worker
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
@@ -65,6 +67,19 @@ def test_a_client_that_stops_waiting_does_not_stop_the_thread(tmp_path: Path) ->
 
     asyncio.run(impatient())
     worker.stop()
+
+
+def test_a_request_past_its_deadline_is_a_504(tmp_path: Path) -> None:
+    worker = _worker(tmp_path)
+
+    async def late() -> Refusal:
+        with pytest.raises(Refusal, match="deadline passed") as refused:
+            await worker.answer([_INPUT], deadline=time.monotonic() - 1)
+        worker.stop()
+        return refused.value
+
+    assert asyncio.run(late()).status == 504
+    assert (worker.statistics.expired, worker.statistics.fail.count, worker.statistics.success.count) == (1, 1, 0)
 
 
 def test_stop_finishes_what_was_given(tmp_path: Path) -> None:
