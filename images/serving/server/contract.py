@@ -10,6 +10,7 @@ from server.errors import ContractInvalid
 
 # A wrong plan must not keep a server from getting ready.
 MOST_RUNS = 100
+LONGEST_DELAY_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +62,19 @@ class Warming:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """Requests of one shape are answered together: `max_size` rows at most, and a request waits for others at most
+    `max_delay_ms` while the model is idle."""
+
+    max_size: int
+    max_delay_ms: float
+
+
+# Every request on its own.
+ALONE = Batching(max_size=1, max_delay_ms=0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
     """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
 
@@ -78,6 +92,7 @@ class Contract:
     ops: Operators | None = None
     warm_up: tuple[Warming, ...] = ()
     judges_probes: bool = True
+    batching: Batching = ALONE
 
     @property
     def files(self) -> tuple[File, ...]:
@@ -125,6 +140,7 @@ def parse(content: dict[str, Any]) -> Contract:
         ops=_operators(content["ops"]) if "ops" in content else None,
         warm_up=tuple(map(_warming, content.get("warm_up", ()))),
         judges_probes=bool(content.get("probes", {}).get("judged", True)),
+        batching=_batching(content["batching"]) if content.get("batching") else ALONE,
     )
 
 
@@ -148,6 +164,16 @@ def _warming(content: dict[str, Any]) -> Warming:
             f"its warm_up has {content}; `sample` is the number of one and `runs` is a number from 1 to {MOST_RUNS}"
         )
     return Warming(sample=sample, runs=runs)
+
+
+def _batching(content: dict[str, Any]) -> Batching:
+    size, delay = content["max_size"], content["max_delay_ms"]
+    if type(size) is not int or size < 1 or type(delay) not in {int, float} or not 0 <= delay <= LONGEST_DELAY_MS:
+        raise ValueError(
+            f"its batching has {content}; `max_size` is a number of rows from 1 on, and `max_delay_ms` one from 0 to "
+            f"{LONGEST_DELAY_MS}"
+        )
+    return Batching(max_size=size, max_delay_ms=float(delay))
 
 
 def _file(content: dict[str, Any]) -> File:

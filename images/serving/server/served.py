@@ -9,6 +9,16 @@ from server.engine import Engine, Input, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run of a model answered to each of its requests, and the nanoseconds that its parts took."""
+
+    answers: tuple[tuple[Answer, ...], ...]
+    input_ns: int
+    infer_ns: int
+    output_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     """A model that `engine` loaded."""
 
@@ -22,7 +32,21 @@ class ServedModel:
         Raises:
             ModelFailed: the model raised, or answered something other than its contract says.
         """
+        return self.answer_together([inputs]).answers[0]
+
+    def answer_together(self, requests: Sequence[Sequence[Input]]) -> Run:
+        """Runs the model once for several requests whose inputs differ in their rows only.
+
+        Raises:
+            ModelFailed: the model raised, or answered one of them with something other than its contract says.
+        """
         try:
-            return named(self.contract, self.model.forward(inputs))
-        except self.engine.ModelError as error:
-            raise ModelFailed(str(error)) from error
+            answers, (input_ns, infer_ns, output_ns) = self.model.forward_together(requests)
+        except (self.engine.ModelError, MemoryError) as error:
+            raise ModelFailed(str(error) or "out of memory") from error
+        return Run(
+            answers=tuple(named(self.contract, outputs) for outputs in answers),
+            input_ns=input_ns,
+            infer_ns=infer_ns,
+            output_ns=output_ns,
+        )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server import strings
@@ -120,10 +120,22 @@ class FakeModel:
 
     archive: str
     calls: int = 0
+    # How many requests each run answered.
+    batches: list[int] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
         return ["forward"]
+
+    def forward_together(
+        self, requests: Sequence[Sequence[Input]], /
+    ) -> tuple[Sequence[Sequence[Output]], tuple[int, int, int]]:
+        self.batches.append(len(requests))
+        if len(requests) == 1:
+            return [self.forward(requests[0])], (1, 2, 3)
+        rows = [inputs[0][1][0] if inputs and inputs[0][1] else 0 for inputs in requests]
+        parts = [_split(output, rows) for output in self.forward(_stacked(requests))]
+        return list(zip(*parts, strict=True)), (1, 2, 3)
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.calls += 1
@@ -134,6 +146,42 @@ class FakeModel:
         if isinstance(value, list) != (self.archive in READERS):
             raise ModelError("forward() Expected a value of another type")
         return READERS[self.archive](value) if isinstance(value, list) else BEHAVIOURS[self.archive](value)
+
+
+def _stacked(requests: Sequence[Sequence[Input]]) -> list[Input]:
+    """The inputs of several requests, one below the other."""
+    if len({len(inputs) for inputs in requests}) > 1:
+        raise InputError("the requests do not have the same number of inputs.")
+    for inputs in requests:
+        if not inputs or len({tuple(shape[:1]) for _, shape, _ in inputs}) > 1 or not inputs[0][1]:
+            raise InputError("the inputs of a request do not have the same number of rows.")
+    stacked: list[Input] = []
+    for inputs in zip(*requests, strict=True):
+        datatype, shape, _ = inputs[0]
+        if any(other != datatype or tuple(size[1:]) != tuple(shape[1:]) for other, size, _ in inputs):
+            raise InputError("they differ in more than their rows.")
+        content = b"".join(bytes(each) for _, _, each in inputs)
+        stacked.append((datatype, (sum(size[0] for _, size, _ in inputs), *shape[1:]), content))
+    return stacked
+
+
+def _split(output: Output, rows: Sequence[int]) -> list[Output]:
+    """The rows of an output that belong to each request."""
+    if output.shape[:1] != (sum(rows),):
+        got = output.shape[0] if output.shape else "none"
+        raise ModelError(f"an output of {sum(rows)} rows of input has {got}; it cannot be split.")
+    parts, at = [], 0
+    texts = strings.decode(output) if output.datatype == "BYTES" else []
+    for count in rows:
+        if output.datatype == "BYTES":
+            part = Output.of_strings(texts[at : at + count])
+        else:
+            size = len(output) // sum(rows) if sum(rows) else 0
+            part = Output(output[at * size : (at + count) * size])
+        part.name, part.datatype, part.shape = output.name, output.datatype, (count, *output.shape[1:])
+        parts.append(part)
+        at += count
+    return parts
 
 
 class FakeEngine:
