@@ -28,7 +28,7 @@ Request request_of(const py::sequence& inputs) {
 std::vector<Output> forward(const Model& model, const py::sequence& inputs) {
   const std::vector<Request> requests{request_of(inputs)};
   const py::gil_scoped_release released;
-  return std::move(answer_together(model, requests).answers.front());
+  return std::move(answer_together(model, requests).outputs);
 }
 
 py::tuple forward_together(const Model& model, const py::sequence& requests) {
@@ -41,8 +41,15 @@ py::tuple forward_together(const Model& model, const py::sequence& requests) {
     const py::gil_scoped_release released;
     answered = answer_together(model, held);
   }
-  return py::make_tuple(
-      std::move(answered.answers), py::make_tuple(answered.input_ns, answered.infer_ns, answered.output_ns));
+  return py::make_tuple(std::move(answered.outputs), answered.input_ns, answered.infer_ns);
+}
+
+py::tuple shape_of(const Output& output) {
+  py::tuple shape(output.shape.size());
+  for (size_t index = 0; index < output.shape.size(); ++index) {
+    shape[index] = output.shape[index];
+  }
+  return shape;
 }
 
 py::buffer_info bytes_of(const Output& output) {
@@ -65,7 +72,7 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Output>(m, "Output", py::buffer_protocol())
       .def_readonly("name", &Output::name)
       .def_readonly("datatype", &Output::datatype)
-      .def_property_readonly("shape", [](const Output& output) { return py::tuple(py::cast(output.shape)); })
+      .def_property_readonly("shape", &torchyard::shape_of)
       .def_buffer(&torchyard::bytes_of);
 
   py::class_<Model>(m, "Model")

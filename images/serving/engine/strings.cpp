@@ -45,17 +45,6 @@ bool are_strings(const c10::IValue& value) {
   return value.isList() && value.toList().elementType()->kind() == c10::TypeKind::StringType;
 }
 
-size_t bytes_of_strings(const at::Tensor& content, size_t at, int64_t count) {
-  const auto* bytes = content.const_data_ptr<uint8_t>();
-  const auto from = at;
-  for (int64_t index = 0; index < count; ++index) {
-    Length length = 0;
-    std::memcpy(&length, bytes + at, sizeof(length));
-    at += sizeof(length) + length;
-  }
-  return at - from;
-}
-
 at::Tensor serialized(c10::ArrayRef<c10::IValue> strings) {
   size_t size = 0;
   for (const auto& each : strings) {

@@ -17,9 +17,6 @@ c10::List<std::string> strings_of(std::string_view content, int64_t count);
 // Whether a value is a list of strings, be it an empty one.
 bool are_strings(const c10::IValue& value);
 
-// How many bytes `count` strings take in `content`, as serialized() wrote it, from the byte `at` on.
-size_t bytes_of_strings(const at::Tensor& content, size_t at, int64_t count);
-
 // A list of strings as UINT8 [bytes]. Throws ModelError: one is longer than its length can say.
 at::Tensor serialized(c10::ArrayRef<c10::IValue> strings);
 

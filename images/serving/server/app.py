@@ -10,6 +10,7 @@ from server import log, response
 from server.answers import Answer, ModelFailed
 from server.body import Bodies, Disconnected, Receive
 from server.contract import Contract
+from server.elsewhere import LARGE, Elsewhere
 from server.engine import Input
 from server.refusal import Refusal
 from server.request import Request, parse
@@ -24,6 +25,7 @@ _HEADER_LENGTH = b"inference-header-content-length"
 # How long a client waits, as Envoy tells, and with it the meshes that are built on it:
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_SLOW_SECONDS = 1.0
 _JSON: Header = (b"content-type", b"application/json")
 
 
@@ -72,17 +74,22 @@ class App:
         inference: Inference,
         *,
         bodies: Bodies,
+        elsewhere: Elsewhere | None = None,
         deadline: float | None = None,
         slow: float = float("inf"),
     ) -> None:
-        """A request may take `deadline` seconds; the log tells of those that take longer than `slow` seconds."""
+        """Large JSON is parsed `elsewhere`. A request may take `deadline` seconds; the log tells of those that take
+        longer than `slow` seconds."""
         self.state: State = "loading"
         self.stuck = False
         self._contract = contract
         self._inference = inference
         self._bodies = bodies
+        self._elsewhere = elsewhere
         self._deadline = deadline
         self._slow = slow
+        self._slow_told = -_SLOW_SECONDS
+        self._slow_since = 0
         self._routes = Routes(contract)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -104,11 +111,19 @@ class App:
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *close]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
-        took = time.monotonic() - began
-        if took > self._slow or log.tells("debug"):
-            name, level = ("slow-request", "warning") if took > self._slow else ("request", "debug")
-            seconds = round(took, 4)
-            log.event(name, level=level, id=told.id, path=scope["path"], status=reply.status, seconds=seconds)  # type: ignore[arg-type]
+        self._tell(scope["path"], told.id, reply.status, time.monotonic() - began)
+
+    def _tell(self, path: str, identity: str | None, status: int, seconds: float) -> None:
+        """Logs a request that was slow, one a second at most, since a server that is slow is so for everybody."""
+        fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
+        if seconds > self._slow:
+            self._slow_since += 1
+            now = time.monotonic()
+            if now - self._slow_told >= _SLOW_SECONDS:
+                log.event("slow-request", level="warning", slow_since_the_last=self._slow_since, **fields)
+                self._slow_told, self._slow_since = now, 0
+        elif log.tells("debug"):
+            log.event("request", level="debug", **fields)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
         route = self._routes.find(scope["method"], scope["path"])
@@ -127,15 +142,21 @@ class App:
             if self.state == "loading":
                 name = self._contract.name
                 raise Refusal(503, f"Model {name!r} is loading; ask again when /v2/health/ready says 200.")
-            request = parse(self._contract, body, told.length)
+            large = (len(body) if told.length is None else told.length) > LARGE
+            if large and self._elsewhere:
+                request = await self._elsewhere.parse(body, told.length)
+            else:
+                request = parse(self._contract, body, told.length)
             told.id = request.id
             return self._rendered(request, await self._answers(request, began, told))
         finally:
             self._bodies.release(len(body))
 
     async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
-        limits = [seconds for seconds in (self._deadline, told.seconds) if seconds is not None]
-        deadline = began + min(limits) if limits else None
+        seconds = self._deadline
+        if told.seconds is not None and (seconds is None or told.seconds < seconds):
+            seconds = told.seconds
+        deadline = None if seconds is None else began + seconds
         try:
             return await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:

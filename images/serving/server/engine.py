@@ -54,18 +54,16 @@ class Model(Protocol):
         """
         ...
 
-    def forward_together(
-        self, requests: Sequence[Sequence[Input]], /
-    ) -> tuple[Sequence[Sequence[Output]], tuple[int, int, int]]:
-        """Answers several requests with one run, with the GIL released.
+    def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
+        """Runs forward() once on the rows of all requests, one request below the other, with the GIL released.
 
         Inputs of one position may differ in their first dimension only, which is each request's number of rows; they
-        are copied once. The outputs are views of the rows that belong to a request. A request that is alone is run as
-        forward() does. The numbers are the nanoseconds of putting inputs together, of the run and of splitting.
+        are copied once. A request that is alone is run as forward() does. The numbers are the nanoseconds of putting
+        inputs together and of the run.
 
         Raises:
             InputError: as forward(), or the requests do not fit together.
-            ModelError: as forward(), or an output has not as many rows as the inputs.
+            ModelError: as forward().
         """
         ...
 

@@ -14,7 +14,8 @@ from typing import Literal, TypeAlias
 Level: TypeAlias = Literal["error", "warning", "info", "debug"]
 LEVELS: tuple[Level, ...] = ("error", "warning", "info", "debug")
 
-_told = LEVELS.index("info")
+_RANKS = {level: rank for rank, level in enumerate(LEVELS)}
+_told = _RANKS["info"]
 
 
 def event(name: str, *, level: Level = "info", **fields: object) -> None:
@@ -35,13 +36,13 @@ def crash(name: str, error: BaseException, **fields: object) -> None:
 
 def tells(level: Level) -> bool:
     """Whether the log tells events of a level."""
-    return LEVELS.index(level) <= _told
+    return _RANKS[level] <= _told
 
 
 def set_level(level: Level) -> None:
     """From now on the log tells events of this level and of those before it."""
     global _told  # noqa: PLW0603 (there is one log, as there is one stderr)
-    _told = LEVELS.index(level)
+    _told = _RANKS[level]
 
 
 def step(signum: int) -> None:

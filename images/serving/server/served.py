@@ -1,9 +1,10 @@
 """A model with its contract: inputs in, named answers out."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from server.answers import Answer, ModelFailed, named
+from server.answers import Answer, ModelFailed, named, split
 from server.contract import Contract
 from server.engine import Engine, Input, Model
 
@@ -12,7 +13,7 @@ from server.engine import Engine, Input, Model
 class Run:
     """What one run of a model answered to each of its requests, and the nanoseconds that its parts took."""
 
-    answers: tuple[tuple[Answer, ...], ...]
+    answers: Sequence[tuple[Answer, ...]]
     input_ns: int
     infer_ns: int
     output_ns: int
@@ -38,15 +39,13 @@ class ServedModel:
         """Runs the model once for several requests whose inputs differ in their rows only.
 
         Raises:
-            ModelFailed: the model raised, or answered one of them with something other than its contract says.
+            ModelFailed: the model raised, or answered something other than its contract says.
         """
         try:
-            answers, (input_ns, infer_ns, output_ns) = self.model.forward_together(requests)
+            outputs, input_ns, infer_ns = self.model.forward_together(requests)
         except (self.engine.ModelError, MemoryError) as error:
             raise ModelFailed(str(error) or "out of memory") from error
-        return Run(
-            answers=tuple(named(self.contract, outputs) for outputs in answers),
-            input_ns=input_ns,
-            infer_ns=infer_ns,
-            output_ns=output_ns,
-        )
+        ran = time.monotonic_ns()
+        whole = named(self.contract, outputs)
+        answers = [whole] if len(requests) == 1 else split(whole, [inputs[0][1][0] for inputs in requests])
+        return Run(answers=answers, input_ns=input_ns, infer_ns=infer_ns, output_ns=time.monotonic_ns() - ran)

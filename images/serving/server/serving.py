@@ -9,11 +9,12 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import log
+from server import cgroup, log
 from server.app import App
 from server.body import Bodies
 from server.connection import Connection, sweep
 from server.contract import Contract
+from server.elsewhere import Elsewhere, processes
 from server.errors import RunStuck
 from server.health import PORT
 from server.planning import Prepared
@@ -22,7 +23,7 @@ from server.settings import Settings
 
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
 _LONGEST_DRAIN_SECONDS = 8
-_LAST_RUN_SECONDS = 1
+_LAST_RUN_SECONDS = 0.5
 # Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
 # would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
 _KEEP_ALIVE_SECONDS = 75
@@ -41,7 +42,9 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
     """
     log.capture_libraries()
     bodies = Bodies(largest=settings.max_body, most=settings.queue_size)
-    app = App(contract, scheduler, bodies=bodies, deadline=settings.deadline, slow=settings.slow)
+    memory = cgroup.memory()
+    elsewhere = Elsewhere(contract, processes(memory and memory // 2))
+    app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, slow=settings.slow)
     Connection.limits.connections = settings.connections
     config = uvicorn.Config(
         app,

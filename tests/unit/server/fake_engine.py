@@ -127,15 +127,9 @@ class FakeModel:
     def methods(self) -> list[str]:
         return ["forward"]
 
-    def forward_together(
-        self, requests: Sequence[Sequence[Input]], /
-    ) -> tuple[Sequence[Sequence[Output]], tuple[int, int, int]]:
+    def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
         self.batches.append(len(requests))
-        if len(requests) == 1:
-            return [self.forward(requests[0])], (1, 2, 3)
-        rows = [inputs[0][1][0] if inputs and inputs[0][1] else 0 for inputs in requests]
-        parts = [_split(output, rows) for output in self.forward(_stacked(requests))]
-        return list(zip(*parts, strict=True)), (1, 2, 3)
+        return self.forward(requests[0] if len(requests) == 1 else _stacked(requests)), 1, 2
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.calls += 1
@@ -163,25 +157,6 @@ def _stacked(requests: Sequence[Sequence[Input]]) -> list[Input]:
         content = b"".join(bytes(each) for _, _, each in inputs)
         stacked.append((datatype, (sum(size[0] for _, size, _ in inputs), *shape[1:]), content))
     return stacked
-
-
-def _split(output: Output, rows: Sequence[int]) -> list[Output]:
-    """The rows of an output that belong to each request."""
-    if output.shape[:1] != (sum(rows),):
-        got = output.shape[0] if output.shape else "none"
-        raise ModelError(f"an output of {sum(rows)} rows of input has {got}; it cannot be split.")
-    parts, at = [], 0
-    texts = strings.decode(output) if output.datatype == "BYTES" else []
-    for count in rows:
-        if output.datatype == "BYTES":
-            part = Output.of_strings(texts[at : at + count])
-        else:
-            size = len(output) // sum(rows) if sum(rows) else 0
-            part = Output(output[at * size : (at + count) * size])
-        part.name, part.datatype, part.shape = output.name, output.datatype, (count, *output.shape[1:])
-        parts.append(part)
-        at += count
-    return parts
 
 
 class FakeEngine:

@@ -72,7 +72,7 @@ def test_outputs_of_other_lengths_are_told(tmp_path: Path) -> None:
 
 def test_a_model_that_fails_at_several_is_told(tmp_path: Path) -> None:
     outputs = [{"name": "y", "datatype": "FP32", "shape": [-1, 3]}]
-    with pytest.raises(Apart, match="fails at requests together: an output of 2 rows of input has none"):
+    with pytest.raises(Apart, match="fails at requests together: output y: forward"):
         _prove(tmp_path, FakeModel("rows"), _pairs([1, 2, 3], [4, 5, 6]), outputs=outputs)
 
 
