@@ -213,5 +213,8 @@ def test_the_logs_level_changes_at_run_time(start: Start, archives: Path) -> Non
             running.container.kill(signal="SIGUSR1")
             time.sleep(0.2)
         assert _ask(running, 7.0).ok
-        assert [event["event"] for event in _events(running)] == ["log-level", "log-level", "request"]
-        assert _events(running)[-1]["id"] == "7.0"
+        events = _events(running)
+        assert [event["tells"] for event in events if event["event"] == "log-level"] == ["info", "debug"]
+        # The health check's own requests are there, too.
+        (asked,) = (event for event in events if event.get("path") == f"/{INFER}")
+        assert (asked["event"], asked["id"], asked["status"]) == ("request", "7.0", 200)

@@ -19,7 +19,7 @@ from server.routes import Routes, as_json
 Message: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
-State: TypeAlias = Literal["loading", "ready", "draining"]
+State: TypeAlias = Literal["loading", "rehearsing", "ready", "draining"]
 
 _HEADER_LENGTH = b"inference-header-content-length"
 # How long a client waits, as Envoy tells, and with it the meshes that are built on it:
@@ -131,8 +131,8 @@ class App:
             return await self._infer(scope, receive, began, told)
         if route.action == "live" and self.stuck:
             raise Refusal(503, "Not live: a run of the model takes longer than TORCHYARD_STUCK_SECONDS.")
-        if route.action == "ready" and self.state != "ready":
-            raise Refusal(503, f"Not ready: {self.state}.")
+        if route.action == "ready" and (self.state != "ready" or self.stuck):
+            raise Refusal(503, f"Not ready: {'stuck' if self.stuck else self.state}.")
         return Reply(200, route.body)
 
     async def _infer(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:

@@ -18,6 +18,7 @@ from server.elsewhere import Elsewhere, processes
 from server.errors import RunStuck
 from server.health import PORT
 from server.planning import Prepared
+from server.rehearsal import rehearse
 from server.scheduler import Scheduler
 from server.settings import Settings
 
@@ -80,14 +81,30 @@ async def _serve(
     app: App, scheduler: Scheduler, server: Server, settings: Settings, on_ready: Callable[[Prepared], None]
 ) -> None:
     loop = asyncio.get_running_loop()
+    opening: list[asyncio.Task[None]] = []
+
+    async def open_up(prepared: Prepared) -> None:
+        scheduler.begin()
+        app.state = "rehearsing"
+        ready = prepared.ready
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
+        scheduler.statistics.forget()
+        if app.state == "rehearsing":
+            app.state = "ready"
+            on_ready(prepared)
+
+    def on_opened(opened: "asyncio.Task[None]") -> None:
+        if opened.exception() is not None:
+            server.should_exit = True
 
     def on_prepared(done: "Future[Prepared]") -> None:
         if done.exception() is not None:
             server.should_exit = True
         elif app.state == "loading":
-            scheduler.begin()
-            app.state = "ready"
-            on_ready(done.result())
+            opening.append(loop.create_task(open_up(done.result())))
+            opening[0].add_done_callback(on_opened)
 
     def on_signal(signum: int) -> None:
         if app.state == "draining":
@@ -113,6 +130,8 @@ async def _serve(
     watching.cancel()
     if scheduler.prepared.done():
         scheduler.prepared.result()
+        for task in opening:
+            await task
         if not scheduler.stop(_LAST_RUN_SECONDS):
             raise RunStuck(
                 f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "

@@ -3,7 +3,7 @@
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 """
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 
 
 @dataclass(slots=True)
@@ -53,3 +53,9 @@ class Statistics:
     rejected: int = 0
     expired: int = 0
     cancelled: int = 0
+
+    def forget(self) -> None:
+        """Starts to count anew."""
+        for each in fields(self):
+            default = each.default if each.default_factory is MISSING else each.default_factory()
+            setattr(self, each.name, default)

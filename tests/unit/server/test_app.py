@@ -140,7 +140,7 @@ READY = ["/v2/health/ready", "/v2/models/tiny/ready", f"{VERSIONED}/ready"]
 @pytest.mark.parametrize("path", READY)
 def test_ready_is_200_only_while_ready(app: App, path: str) -> None:
     assert (_get(app, path).status, _get(app, path).json["ready"]) == (200, True)
-    for state in ("loading", "draining"):
+    for state in ("loading", "rehearsing", "draining"):
         app.state = state
         assert (_get(app, path).status, _get(app, path).json) == (503, {"error": f"Not ready: {state}."})
 
@@ -327,8 +327,9 @@ def test_a_deadline_that_is_no_number_is_a_400(app: App) -> None:
     assert "X-Envoy-Expected-Rq-Timeout-Ms: expected a number of milliseconds, got 'soon'" in reply.json["error"]
 
 
-def test_a_stuck_model_is_not_live(app: App) -> None:
+def test_a_stuck_model_is_neither_live_nor_ready(app: App) -> None:
     app.stuck = True
+    assert (_get(app, READY[0]).status, _get(app, READY[0]).json["error"]) == (503, "Not ready: stuck.")
     reply = _get(app, "/v2/health/live")
     assert (reply.status, reply.json["error"][:9]) == (503, "Not live:")
     app.stuck = False
