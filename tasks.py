@@ -255,13 +255,14 @@ def clean(_: Context, model: str = "", images: bool = False) -> None:
 
 @command()
 def lint(_: Context) -> None:
-    """Check style, types, shell scripts and Dockerfiles."""
+    """Check style, types, shell scripts, Dockerfiles and workflows."""
     shell = ["inv", ".ci/run", *map(str, Path("images").rglob("*.sh"))]
     _tool("ruff", "check", ".")
     _tool("ruff", "format", "--check", ".")
     _tool("mypy", "tasks.py", "pipeline", "tests", "model_src", "images/serving/server")
     _tool("shellcheck", *shell)
     _tool("hadolint", *map(str, Path("images").rglob("Dockerfile")))
+    _lint_workflows(Path(".github"))
 
 
 @command(only="lint, unit or containers, instead of all three", match="only the tests whose names match (pytest -k)")
@@ -300,6 +301,13 @@ def _tell(verdict: Verdict) -> None:
         say(f"  {finding.level}: {finding.rule} at {finding.where}: {finding.message}")
     measured = ", ".join(f"{name} {value:.4g}" for name, value in verdict.measured.items())
     say(f"{verdict.gate:<9} passed for {verdict.digest[:19]} ({measured})")
+
+
+def _lint_workflows(folder: Path) -> None:
+    """Checks the workflows below a `.github` folder: what GitHub would refuse, and what an outsider could abuse."""
+    workflows = map(str, sorted(folder.glob("workflows/*.yml")))
+    _tool("actionlint", f"-shellcheck={_program('shellcheck')}", *workflows)
+    _tool("zizmor", "--offline", "--no-progress", "--strict-collection", "--persona=auditor", str(folder))
 
 
 def _tool(name: str, *arguments: str) -> None:
