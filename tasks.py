@@ -122,7 +122,7 @@ def images(_: Context, locked: bool = False) -> None:
         say(f"{made.__name__:<9} {image.digest} {image.size / 1e6:,.0f} MB")
 
 
-@command(only="debian, python or actions, instead of all three", check="only say what is stale, and end with an error")
+@command(only="actions, python or debian, instead of all three", check="only say what is stale, and end with an error")
 def pins(_: Context, only: str = "", check: bool = False) -> None:
     """Refresh what is pinned: Debian packages, the locks of Python packages, the commits of actions."""
     if only not in {"", *KINDS}:

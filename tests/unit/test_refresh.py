@@ -173,7 +173,7 @@ def test_only_one_kind_is_asked_for(stale_home: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(actions, "_tags", None)
     monkeypatch.setattr(debian, "bootstrap", None)
     tasks.pins(Context(), only="python")
-    with pytest.raises(Exit, match="--only pyhton: there is debian, python, actions") as ended:
+    with pytest.raises(Exit, match="--only pyhton: there is actions, python, debian") as ended:
         tasks.pins(Context(), only="pyhton")
     assert ended.value.code == SpecError.exit_code
     assert (stale_home / "images/base/build.packages").read_text() == "libc6 1 amd64\n"
