@@ -135,9 +135,10 @@ def pins(_: Context, only: str = "", check: bool = False) -> None:
     if check and stale:
         raise DriftError(f"{len(stale)} files of pins are stale, see above. `inv pins` refreshes them.")
     write(stale)
-    say(
-        f"{len(stale)} files refreshed. Next: inv test, and commit them" if stale else "everything pinned is up to date"
-    )
+    if stale:
+        say(f"{len(stale)} files refreshed. Next: inv test, and commit them")
+    else:
+        say("what is pinned is up to date, nothing to do")
 
 
 @command(model=_MODEL, force=_FORCE, locked=_LOCKED)

@@ -66,6 +66,11 @@ def test_the_record_of_each_root_is_resolved(home: Path) -> None:
     assert refresh(PINS, home) == ()
 
 
+def test_no_record_is_forgotten(home: Path) -> None:
+    assert {file.path for file in debian.stale(PINS, home)} == set(home.glob("images/*/*.packages"))
+    assert {file.path for file in python.stale(home)} == {home / "requirements.lock", *home.glob("images/*/*.lock")}
+
+
 def test_the_toolchain_is_the_build_root_with_its_packages(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
@@ -154,7 +159,7 @@ def test_what_is_stale_is_refreshed_once(stale_home: Path, capsys: pytest.Captur
     tasks.pins(Context())
     assert "3 files refreshed" in capsys.readouterr().out
     tasks.pins(Context(), check=True)
-    assert "everything pinned is up to date" in capsys.readouterr().out
+    assert "what is pinned is up to date" in capsys.readouterr().out
     assert (stale_home / "requirements.lock").read_bytes() == (REAL / "requirements.lock").read_bytes()
 
 
