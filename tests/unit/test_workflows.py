@@ -28,7 +28,9 @@ ACTIONS = {
 }
 # A task gives its help away when it is asked for its arguments, so a copy is asked.
 COMMANDS = deepcopy(Collection.from_module(tasks)).to_contexts()
-_INV = re.compile(r"(sudo (--preserve-env=[A-Z_,]+ )?)?\./inv (?P<arguments>[^\n]+)")
+_INV = re.compile(r"(?P<sudo>sudo (--preserve-env=(?P<kept>[A-Z_,]+) )?)?\./inv (?P<arguments>[^\n]+)")
+# What a runner sets for every step.
+_RUNNERS = {"CI", "GITHUB_OUTPUT", "HOME"}
 Workflow = dict[Any, Any]
 
 
@@ -72,7 +74,11 @@ def _faults_of(step: dict[str, Any], known: set[str]) -> Iterator[str]:
     if not command:
         yield f"{run!r} is no ./inv command"
         return
-    yield from (f"{name} is nowhere set" for name in re.findall(r"\$\{?(\w+)", run) if name not in known)
+    kept = set((command["kept"] or "").split(",")) - {""}
+    named = {*re.findall(r"\$(\w+)", run), *kept}
+    yield from (f"{name} is nowhere set" for name in sorted(named - known - _RUNNERS))
+    if command["sudo"]:
+        yield from (f"{name} does not get past sudo" for name in sorted({*step.get("env", {})} - kept))
     if "$" in re.sub(r'"\$\w+"', "", run):
         yield f"{run!r} has a variable without quotes"
     arguments = shlex.split(command["arguments"])
@@ -129,6 +135,8 @@ def _step(workflow: Workflow, key: str) -> dict[str, Any]:
         (lambda w: _step(w, "run").update(run='./inv train --model "$MODEL"'), "MODEL is nowhere set"),
         (lambda w: _step(w, "run").update(run="./inv train --model $MODEL", env={"MODEL": 1}), "without quotes"),
         (lambda w: _step(w, "run").update(run='./inv train --model "${{ inputs.model }}"'), "interpolation in"),
+        (lambda w: _step(w, "run").update(run="sudo --preserve-env=KEY ./inv lint"), "KEY is nowhere set"),
+        (lambda w: _step(w, "run").update(run="sudo ./inv lint", env={"KEY": 1}), "KEY does not get past sudo"),
         (lambda w: _step(w, "uses").update(uses="actions/checkout@v7"), "actions/checkout is not pinned by commit"),
         (lambda w: _step(w, "uses").pop("with"), "checkout keeps its credentials"),
         (lambda w: _step(w, "uses").update(uses="evil/action@" + "0" * 40), "evil/action is not one of the actions"),
