@@ -12,9 +12,11 @@ from pipeline.errors import PinsError
 from pipeline.refresh.stale import Stale
 
 _USES = re.compile(
-    r"\buses: (?P<action>(?P<repository>[\w.-]+/[\w.-]+)[\w./-]*)@(?P<ref>\S+)(?: +# *(?P<version>\S+))?"
+    r"\buses: (?P<action>(?P<repository>[\w.-]+/[\w.-]+)[\w./-]*)@(?P<ref>\S+)"
+    r"(?: +# *(?P<version>v\d+\.\d+\.\d+)\b)?(?: +#.*)?"
 )
-_TAG = re.compile(r"^(?P<commit>[0-9a-f]{40})\trefs/tags/(?P<version>v\d+\.\d+\.\d+)(?P<peeled>\^\{\})?$", re.MULTILINE)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_TAG = re.compile(r"^(?P<commit>[0-9a-f]{40})\trefs/tags/(?P<version>v\d+\.\d+\.\d+)(?:\^\{\})?$", re.MULTILINE)
 
 
 def stale(home: Path, server: str = "https://github.com") -> Iterator[Stale]:
@@ -27,43 +29,39 @@ def stale(home: Path, server: str = "https://github.com") -> Iterator[Stale]:
     """
     tags = cache(lambda repository: _tags(f"{server}/{repository}"))
     for workflow in sorted(home.glob(".github/workflows/*.yml")):
-        changes: list[str] = []
-
-        def newest(use: re.Match[str], changes: list[str] = changes) -> str:
-            version, commit = _newest(use, tags(use["repository"]))
-            if (use["ref"], use["version"]) != (commit, version):
-                changes += [
-                    f"- {use['action']} {use['version'] or use['ref']}",
-                    f"+ {use['action']} {version} {commit}",
-                ]
-            return f"uses: {use['action']}@{commit} # {version}"
-
-        text = _USES.sub(newest, workflow.read_text(encoding="utf-8"))
-        yield Stale(path=workflow, text=text, changes=tuple(dict.fromkeys(changes)))
+        was = workflow.read_text(encoding="utf-8")
+        text = _USES.sub(lambda use: _newest(use, tags(use["repository"])), was)
+        uses = dict(zip(_all(was), _all(text), strict=True))
+        changes = [line for old, new in uses.items() if old != new for line in (f"- {old}", f"+ {new}")]
+        yield Stale(path=workflow, text=text, changes=tuple(changes))
 
 
-def _newest(use: re.Match[str], releases: dict[str, str]) -> tuple[str, str]:
-    """The version and commit of an action's newest release, unless the tag of the pinned one was moved or removed."""
+def _all(workflow: str) -> list[str]:
+    return [use[0] for use in _USES.finditer(workflow)]
+
+
+def _newest(use: re.Match[str], releases: dict[str, str]) -> str:
+    """The use of an action's newest release, unless the tag of the pinned one was moved or removed."""
     action, version, pinned = use["action"], use["version"], use["ref"]
     if not releases:
         raise PinsError(f"{action} has no release named vMAJOR.MINOR.PATCH. Pin another action, or a commit by hand.")
-    if version and releases.get(version) != pinned:
+    if version and _COMMIT.fullmatch(pinned) and releases.get(version) != pinned:
         raise PinsError(
             f"{action} is pinned to {pinned} as {version}, and that tag is now "
             f"{releases.get(version, 'gone')}. A release does not move: look into what happened before you take it."
         )
     newest = max(releases, key=lambda name: tuple(int(number) for number in name[1:].split(".")))
-    return newest, releases[newest]
+    return f"uses: {action}@{releases[newest]} # {newest}"
 
 
 def _tags(url: str) -> dict[str, str]:
-    """The commit of each release of a repository by its version; of an annotated tag, the commit that it is about."""
+    """The commit of each release of a repository by its version."""
     progress.say(f"asking {url} for its releases")
     command = ("git", "ls-remote", "--tags", url)
     environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
-        failure = done.stderr.strip() if done.returncode else ""
+        failure = (done.stderr.strip() or f"git ended with {done.returncode}") if done.returncode else ""
     except FileNotFoundError:
         failure = "git is not installed"
     except subprocess.TimeoutExpired:
@@ -73,5 +71,5 @@ def _tags(url: str) -> dict[str, str]:
             f"{url} cannot be asked for its releases: {failure}\n"
             "Nothing was written. Without GitHub, refresh the rest: inv pins --only debian, inv pins --only python."
         )
-    found = sorted(_TAG.finditer(done.stdout), key=lambda tag: bool(tag["peeled"]))
-    return {tag["version"]: tag["commit"] for tag in found}
+    # After an annotated tag comes the commit that it is about, under the same name and ^{}.
+    return {tag["version"]: tag["commit"] for tag in _TAG.finditer(done.stdout)}

@@ -78,7 +78,7 @@ def test_an_action_is_pinned_to_the_commit_of_its_newest_release(tmp_path: Path,
     )
     workflow = _workflow(tmp_path, f"acme/build@{first} # v1.0.0")
     (stale,) = actions.stale(tmp_path, server=server.as_uri())
-    assert stale.changes == ("- acme/build v1.0.0", f"+ acme/build v1.10.0 {newest}")
+    assert stale.changes == (f"- uses: acme/build@{first} # v1.0.0", f"+ uses: acme/build@{newest} # v1.10.0")
     write((stale,))
     assert workflow.read_text() == f"    - uses: acme/build@{newest} # v1.10.0\n"
 

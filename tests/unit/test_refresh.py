@@ -105,12 +105,12 @@ def test_an_action_goes_to_its_newest_release_by_number(home: Path) -> None:
     workflow = home / ".github/workflows/ci.yml"
     workflow.write_text(WORKFLOW)
     (stale,) = refresh(PINS, home, kinds=("actions",))
-    assert stale.changes == ("- acme/build v1.9.0", f"+ acme/build v1.10.0 {NEW}")
+    assert stale.changes == (f"- uses: acme/build@{OLD} # v1.9.0", f"+ uses: acme/build@{NEW} # v1.10.0")
     write((stale,))
     assert workflow.read_text() == WORKFLOW.replace(f"{OLD} # v1.9.0", f"{NEW} # v1.10.0")
 
 
-@pytest.mark.parametrize("ref", ["v1", "v1.9.0", "main"])
+@pytest.mark.parametrize("ref", ["v1", "v1.9.0", "main", "v1 # v1.9.0", f"{OLD} # v1", f"{OLD} # the newest"])
 def test_an_action_by_tag_gets_a_commit(home: Path, ref: str) -> None:
     workflow = home / ".github/workflows/ci.yml"
     workflow.write_text(f"- uses: acme/build@{ref}\n")
@@ -151,7 +151,8 @@ def test_a_check_lists_what_is_stale_and_writes_nothing(stale_home: Path, capsys
     assert _contents(stale_home) == before
     printed = capsys.readouterr().out
     assert all(
-        line in printed for line in ("build.packages:\n  + apt", "requirements.lock:\n", "- acme/build v1.9.0\n")
+        line in printed
+        for line in ("build.packages:\n  + apt", "requirements.lock:\n", f"- uses: acme/build@{OLD} # v1.9.0\n")
     )
 
 
