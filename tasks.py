@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from pipeline import images as pinned_images
-from pipeline import pins, spec
+from pipeline import spec
 from pipeline.artifacts import Limits, Verdict
 from pipeline.audit import audit as judge_image
 from pipeline.bench import bench as measure
@@ -26,11 +26,13 @@ from pipeline.check import check as judge_archive
 from pipeline.deploy import serve as serve_image
 from pipeline.doctor import examine
 from pipeline.engine.docker import connect
-from pipeline.errors import EngineError, PipelineError, SpaceError, SpecError, TestsFailed
+from pipeline.errors import DriftError, EngineError, PipelineError, SpaceError, SpecError, TestsFailed
 from pipeline.explain import explain as tell
 from pipeline.line import STEPS, Line
 from pipeline.matrix import matrix as compare_all
+from pipeline.pins import load as load_pins
 from pipeline.progress import say
+from pipeline.refresh import KINDS, refresh, write
 from pipeline.smoke import smoke as judge_container
 
 HOME = Path(__file__).resolve().parent
@@ -114,10 +116,29 @@ def build_serving(
 @command(locked=_LOCKED)
 def images(_: Context, locked: bool = False) -> None:
     """Build the pinned images: pytorch-cuda (training, toolchain) and torchscript-runtime."""
-    pinned, engine = pins.load(), connect()
+    pinned, engine = load_pins(), connect()
     for made in (pinned_images.trainer, pinned_images.toolchain, pinned_images.runtime):
         image = made(pinned, engine=engine, locked=locked)
         say(f"{made.__name__:<9} {image.digest} {image.size / 1e6:,.0f} MB")
+
+
+@command(only="actions, python or debian, instead of all three", check="only say what is stale, and end with an error")
+def pins(_: Context, only: str = "", check: bool = False) -> None:
+    """Refresh what is pinned: Debian packages, the locks of Python packages, the commits of actions."""
+    if only not in {"", *KINDS}:
+        raise SpecError(f"--only {only}: there is {', '.join(KINDS)}.")
+    stale = refresh(load_pins(), HOME, kinds=(only,) if only else KINDS)
+    for file in stale:
+        say(f"{_shown(file.path)}:")
+        for change in file.changes:
+            say(f"  {change}")
+    if check and stale:
+        raise DriftError(f"{len(stale)} files of pins are stale, see above. `inv pins` refreshes them.")
+    write(stale)
+    if stale:
+        say(f"{len(stale)} files refreshed. Next: inv test, and commit them")
+    else:
+        say("what is pinned is up to date, nothing to do")
 
 
 @command(model=_MODEL, force=_FORCE, locked=_LOCKED)
@@ -164,7 +185,7 @@ def explain(_: Context, model: str) -> None:
 def check(_: Context, model: str = "", archive: str = "", image: str = "", force: bool = False) -> None:
     """Judge an archive against the runtime image that will load it, operator by operator."""
     if archive:
-        verdict = judge_archive(Path(archive), runtime=image or pins.load().runtime, engine=connect())
+        verdict = judge_archive(Path(archive), runtime=image or load_pins().runtime, engine=connect())
     else:
         verdict = _line(_required(model), force=("check",) if force else ()).check
     _tell(verdict)
@@ -235,13 +256,14 @@ def clean(_: Context, model: str = "", images: bool = False) -> None:
 
 @command()
 def lint(_: Context) -> None:
-    """Check style, types, shell scripts and Dockerfiles."""
+    """Check style, types, shell scripts, Dockerfiles and workflows."""
     shell = ["inv", ".ci/run", *map(str, Path("images").rglob("*.sh"))]
     _tool("ruff", "check", ".")
     _tool("ruff", "format", "--check", ".")
     _tool("mypy", "tasks.py", "pipeline", "tests", "model_src", "images/serving/server")
     _tool("shellcheck", *shell)
     _tool("hadolint", *map(str, Path("images").rglob("Dockerfile")))
+    _lint_workflows(Path(".github"))
 
 
 @command(only="lint, unit or containers, instead of all three", match="only the tests whose names match (pytest -k)")
@@ -260,7 +282,7 @@ def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False, acce
     """The line of a model; whatever is wrong with model.yaml, the pins or the engine is said here, before any work."""
     return Line(
         spec.find(model, MODELS),
-        pins=pins.load(),
+        pins=load_pins(),
         engine=connect(),
         build=BUILD,
         force=force,
@@ -282,12 +304,23 @@ def _tell(verdict: Verdict) -> None:
     say(f"{verdict.gate:<9} passed for {verdict.digest[:19]} ({measured})")
 
 
+def _lint_workflows(folder: Path) -> None:
+    """Checks the workflows below a `.github` folder: what GitHub would refuse, and what an outsider could abuse."""
+    workflows = map(str, sorted(folder.glob("workflows/*.yml")))
+    _tool("actionlint", f"-shellcheck={_program('shellcheck')}", *workflows)
+    _tool("zizmor", "--offline", "--no-progress", "--strict-collection", "--persona=auditor", str(folder))
+
+
 def _tool(name: str, *arguments: str) -> None:
     """Runs a linter or pytest from this environment; its output is the report."""
     say(f"{name} {' '.join(arguments)}")
-    done = subprocess.run([Path(sys.executable).with_name(name), *arguments], cwd=HOME, check=False)
+    done = subprocess.run([_program(name), *arguments], cwd=HOME, check=False)
     if done.returncode:
         raise TestsFailed(f"{name} found something, see above.")
+
+
+def _program(name: str) -> Path:
+    return Path(sys.executable).with_name(name)
 
 
 def _shown(path: Path) -> Path:

@@ -74,18 +74,20 @@ def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
 
 def _pytorch(pins: Pins, stage: str, tag: str, base: Image) -> _Recipe:
     folder = IMAGES / "pytorch-cuda"
+    contents, args = contents_of(folder), {"BASE": _reference(pins.build_root)}
+    if stage == "train":
+        del contents["toolchain.packages"]
+    else:
+        args["PACKAGES"] = " ".join(pins.toolchain)
     build = Build(
         folder=folder,
         dockerfile=folder / "Dockerfile",
         stage=stage,
         tag=tag,
-        args={"BASE": _reference(pins.build_root)},
+        args=args,
         labels={f"{LABEL}.torch": pins.torch, f"{LABEL}.cuda": pins.cuda},
     )
-    contents = contents_of(folder)
-    if stage == "train":
-        del contents["toolchain.packages"]
-    return _Recipe(build=build, inputs=digest_of(base.diff_ids, stage, contents), space=_TRAINER_SPACE)
+    return _Recipe(build=build, inputs=digest_of(base.diff_ids, args, stage, contents), space=_TRAINER_SPACE)
 
 
 def _made(recipe: _Recipe, *, engine: Engine) -> Image:

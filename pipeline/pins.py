@@ -38,6 +38,7 @@ class Pins:
     trainer: str
     torch: str
     cuda: str
+    toolchain: tuple[str, ...]
     runtime: str
     device: str
 
@@ -56,6 +57,7 @@ def load(path: Path = PINS) -> Pins:
             trainer=content["pytorch-cuda"]["tag"],
             torch=content["pytorch-cuda"]["torch"],
             cuda=content["pytorch-cuda"]["cuda"],
+            toolchain=tuple(content["pytorch-cuda"]["toolchain"]),
             runtime=content["torchscript-runtime"]["tag"],
             device=content["torchscript-runtime"]["device"],
         )

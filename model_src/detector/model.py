@@ -100,7 +100,8 @@ class Detector(nn.Module):
         for index in range(len(image)):
             likely = scores[index] > self.threshold
             candidates, certain = corners[index][likely], scores[index][likely]
-            kept = torch.ops.detector.nms(candidates, certain, self.overlap)
+            # The operator takes float32, and a model in another precision answers like this one.
+            kept = torch.ops.detector.nms(candidates.float(), certain.float(), self.overlap)
             boxes.append(candidates[kept])
             found.append(certain[kept])
             named.append(labels[index][likely][kept])

@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.jit import ScriptModule
 
-from pipeline.inside import operators, probes, samples, source, variants
+from pipeline.inside import operators, probes, rounding, samples, source, variants
 from pipeline.inside.freezing import freeze
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 from pipeline.inside.parity import compare
@@ -49,7 +49,7 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
     refuse_other_arguments(model, declared)
     _, held_out = source.data(module, params)
     taken = samples.take(model, held_out, declared, collate=source.collate(module))
-    probed = probes.make(model, taken, declared, seed=order["seed"])
+    probed = rounding.measured(model, probes.make(model, taken, declared, seed=order["seed"]), declared)
     outputs = [tensor["name"] for tensor in declared["outputs"]]
     program, evidence = decide(
         model,
@@ -68,7 +68,8 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
         "evidence": evidence,
         "producer": {"torch": torch.__version__, "python": platform.python_version(), "torchyard": order["torchyard"]},
         "samples": _kept(taken, out / "samples.safetensors", declared),
-        "probes": _kept(probed, out / "probes.safetensors", declared),
+        "probes": _kept(probed, out / "probes.safetensors", declared)
+        | {"rounding": [probe.rounding for probe in probed]},
     }
     if registered := source.load_operators():
         write_atomic(out / "ops.so", source.OPERATORS.read_bytes())

@@ -50,8 +50,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """The deviation of each output over samples and probes, each run several times; `stage` is what `model` is.
 
-    `contract` has the outputs and the tolerance. Probes are held to it only where the contract says so, and with
-    `judged` unset nothing is: the deviations are then what a tolerance is made from.
+    `contract` has the outputs and the tolerance. Probes are held to it, and what rounding may add to it, only where the
+    contract says so, and with `judged` unset nothing is: the deviations are then what a tolerance is made from.
 
     Raises:
         Refused: the model cannot be run, or an answer has another form or is beyond the tolerance.
@@ -64,15 +64,17 @@ def compare(
         for number, sample in enumerate(evidence):
             for _ in range(RUNS):
                 answers = _run(model, sample, list(found), what=f"{stage}, {kind} {number}")
-                for (name, deviation), actual, wanted in zip(found.items(), answers, sample.outputs, strict=True):
+                for output, (name, deviation) in enumerate(found.items()):
                     what = f"{stage}, {kind} {number}: the output `{name}`"
-                    deviation.add(actual, wanted, bound, what=what)
+                    tolerance = bound and sample.allowed(bound, output)
+                    deviation.add(answers[output], sample.outputs[output], tolerance, what=what)
     return {name: deviation.found() for name, deviation in found.items()}
 
 
 def _judged(folder: Path, module: ModuleType, held_out: Dataset[Any]) -> dict[str, Any]:
     contract = json.loads((folder / "contract.json").read_bytes())
-    taken, probed = (samples.stored(folder / f"{kind}.safetensors", contract) for kind in ("samples", "probes"))
+    taken = samples.stored(folder / "samples.safetensors", contract)
+    probed = samples.stored(folder / "probes.safetensors", contract, rounding=contract["probes"]["rounding"])
     frozen = _loaded(folder / "model.pt")
     stages = {"frozen": compare("frozen", frozen, contract, taken=taken, probed=probed)}
     del frozen

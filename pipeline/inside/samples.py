@@ -1,7 +1,7 @@
 """The evidence that everything after training replays: held-out inputs and what the trained model answered to them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,10 +35,18 @@ BATCHES = (1, 1, 1, 1, 1, 2, 3)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Inputs in forward()'s order, complete with the batch dimension, and the outputs in the declared order."""
+    """Inputs in forward()'s order, complete with the batch dimension, and the outputs in the declared order.
+
+    `rounding` is, for each output of a probe, what its answers may be off by beyond the tolerance (rounding.py).
+    """
 
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    rounding: tuple[float, ...] = ()
+
+    def allowed(self, tolerance: dict[str, float], output: int) -> dict[str, float]:
+        """The tolerance of a contract for one of the outputs, by its number."""
+        return tolerance | {"absolute": tolerance["absolute"] + (self.rounding[output] if self.rounding else 0.0)}
 
 
 def take(model: nn.Module, held_out: Dataset[Any], contract: dict[str, Any], *, collate: Collate) -> tuple[Sample, ...]:
@@ -85,11 +93,16 @@ def named(samples: Sequence[Sample], contract: dict[str, Any]) -> dict[str, Tens
     }
 
 
-def stored(path: Path, contract: dict[str, Any]) -> tuple[Sample, ...]:
-    """The samples or probes of a file that holds them as `named` gives them."""
+def stored(
+    path: Path, contract: dict[str, Any], *, rounding: Sequence[Sequence[float]] | None = None
+) -> tuple[Sample, ...]:
+    """The samples or probes of a file that holds them as `named` gives them; `rounding` is what their contract says."""
     tensors = load_file(path)
     declared = len(contract["inputs"]) + len(contract["outputs"])
-    return tuple(read(tensors, contract, number) for number in range(len(tensors) // declared))
+    found = tuple(read(tensors, contract, number) for number in range(len(tensors) // declared))
+    if rounding is None:
+        return found
+    return tuple(replace(each, rounding=tuple(most)) for each, most in zip(found, rounding, strict=True))
 
 
 def read(tensors: Mapping[str, Tensor], contract: dict[str, Any], number: int) -> Sample:

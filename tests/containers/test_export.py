@@ -278,6 +278,11 @@ def test_variants_and_deviations(engine: DockerEngine, trainer: Image) -> None:
     _held("inside_variants.py", engine, trainer)
 
 
+def test_what_is_called_rounding(engine: DockerEngine, trainer: Image) -> None:
+    """Answers beside those in double precision, in one container."""
+    _held("inside_rounding.py", engine, trainer)
+
+
 def test_what_a_model_may_take_and_return(engine: DockerEngine, trainer: Image) -> None:
     """Strings, lists and dicts, and every refusal of others, in one container."""
     _held("inside_strings.py", engine, trainer)

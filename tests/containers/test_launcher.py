@@ -77,7 +77,9 @@ def test_an_engine_that_others_look_after_is_left_to_them(launch: Launch, enviro
     assert code == SpecError.exit_code, output
 
 
-@pytest.mark.parametrize("command", [(), ("--list",), ("clean", "--model", "nobody"), ("doctor", "--help")])
+@pytest.mark.parametrize(
+    "command", [(), ("--list",), ("clean", "--model", "nobody"), ("doctor", "--help"), ("pins", "--help")]
+)
 def test_commands_without_containers_ask_for_no_engine(launch: Launch, command: tuple[str, ...]) -> None:
     code, output, calls = launch(command=command)
     assert calls == []

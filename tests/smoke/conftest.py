@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,14 @@ READY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """Inputs by name and the answers that the trained model gave to them; strings are arrays of objects."""
+    """Inputs by name and the answers that the trained model gave to them; strings are arrays of objects.
+
+    `rounding` is what each output of a probe may be off by beyond the tolerance.
+    """
 
     inputs: dict[str, NDArray[Any]]
     outputs: dict[str, NDArray[Any]]
+    rounding: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,14 @@ def samples(engine: DockerEngine, image: str, contract: dict[str, Any]) -> list[
 @pytest.fixture(scope="session")
 def probes(request: pytest.FixtureRequest, contract: dict[str, Any]) -> list[Sample]:
     path = str(request.config.getoption("probes"))
-    return _gathered(Path(path).read_bytes(), contract) if path else []
+    if not path:
+        return []
+    names = [tensor["name"] for tensor in contract["outputs"]]
+    found, rounding = _gathered(Path(path).read_bytes(), contract), contract.get("probes", {}).get("rounding")
+    if rounding is None:
+        return found
+    named = [dict(zip(names, most, strict=True)) for most in rounding]
+    return [replace(probe, rounding=each) for probe, each in zip(found, named, strict=True)]
 
 
 def _gathered(content: bytes, contract: dict[str, Any]) -> list[Sample]:
@@ -203,9 +214,11 @@ class Deviation:
         return found | ({"agreement": self._agreeing / self._rows} if self._rows else {})
 
 
-def assert_agrees(answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float]) -> None:
-    """Fails unless |answer - expected| <= absolute + relative * |expected| everywhere, and strings are equal."""
+def assert_agrees(
+    answer: NDArray[Any], expected: NDArray[Any], tolerance: dict[str, float], rounding: float = 0.0
+) -> None:
+    """Fails unless |answer - expected| <= absolute + rounding + relative * |expected|, and strings are equal."""
     if expected.dtype == np.object_:
         assert text(answer).tolist() == expected.tolist()
         return
-    np.testing.assert_allclose(answer, expected, atol=tolerance["absolute"], rtol=tolerance["relative"])
+    np.testing.assert_allclose(answer, expected, atol=tolerance["absolute"] + rounding, rtol=tolerance["relative"])

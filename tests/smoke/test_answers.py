@@ -41,7 +41,7 @@ def test_samples_agree_in_binary(
         answer = client.infer(contract["name"], [_tensor(contract, name, x) for name, x in sample.inputs.items()])
         for name, expected in sample.outputs.items():
             if judged:
-                assert_agrees(answer.as_numpy(name), expected, contract["tolerance"])
+                assert_agrees(answer.as_numpy(name), expected, contract["tolerance"], sample.rounding.get(name, 0.0))
             found[name].add(answer.as_numpy(name), expected)
     assert samples
     for name, deviation in found.items():

@@ -12,14 +12,15 @@ LAYERS = (
     {"errors", "artifacts", "progress"},
     {"records", "pins", "spec", "engine"},
     {"bootstrap", "parity", "workbench"},
-    {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"},
+    {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
+    | {"refresh"},
     {"line", "bench", "matrix"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),
     "testcontainers": ("tests/smoke", "tests/containers"),
-    "invoke": ("tasks.py", "tests/unit/test_tasks.py"),
-    "yaml": ("pipeline/spec", "tests/unit/test_spec.py"),
+    "invoke": ("tasks.py", *(f"tests/unit/test_{name}.py" for name in ("refresh", "tasks", "workflows"))),
+    "yaml": ("pipeline/spec", "tests/unit/test_spec.py", "tests/unit/test_workflows.py"),
     "torch": ("pipeline/inside", "model_src", "images/serving", "tests/golden", "tests/containers", "tests/corpus"),
     "uvicorn": ("images/serving/server", "tests/unit/server"),
 }

@@ -34,6 +34,11 @@ class Difference:
     relative: float
     beyond: int | None
 
+    def told(self, expected: Expected) -> str:
+        """What is wrong with an answer that is beyond tolerance."""
+        more = f", where rounding may add {expected.rounding:g}" if expected.rounding else ""
+        return f"differs by up to {self.absolute:.3g}, beyond tolerance first at element {self.beyond}{more}"
+
 
 def named(contract: Contract, outputs: Sequence[Output]) -> tuple[Answer, ...]:
     """The outputs in the contract's order: by name where the model names them, else by position.
@@ -93,6 +98,7 @@ def _parts(answer: Answer, rows: Sequence[int]) -> list[Answer]:
 
 def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Difference:
     """How far an answer of the expected shape is off. NaN agrees with NaN, and infinity with itself, only."""
+    allowed = tolerance.absolute + expected.rounding
     absolute = relative = 0.0
     beyond = None
     datatype = answer.tensor.datatype
@@ -111,6 +117,6 @@ def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Differe
             off = math.inf
         absolute = max(absolute, off)
         relative = max(relative, off / abs(wanted)) if wanted else relative
-        if beyond is None and (off == math.inf or off > tolerance.absolute + tolerance.relative * abs(wanted)):
+        if beyond is None and (off == math.inf or off > allowed + tolerance.relative * abs(wanted)):
             beyond = index
     return Difference(absolute=absolute, relative=relative, beyond=beyond)

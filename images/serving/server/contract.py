@@ -83,7 +83,8 @@ class Contract:
     """A model as `contract.json` describes it; `inputs` are in the order of forward()'s arguments.
 
     `ops` is None for a model that needs no operators but torch's. Without a `warm_up` each shape gets the same number
-    of runs. `judges_probes` says whether the tolerance is meant for probes too, which lie far from what is served.
+    of runs. `judges_probes` says whether the tolerance is meant for probes too, which lie far from what is served, and
+    `rounding` has, for each probe, what rounding may add to the absolute tolerance of each output.
     """
 
     name: str
@@ -96,6 +97,7 @@ class Contract:
     ops: Operators | None = None
     warm_up: tuple[Warming, ...] = ()
     judges_probes: bool = True
+    rounding: tuple[tuple[float, ...], ...] = ()
     batching: Batching = ALONE
 
     @property
@@ -132,7 +134,7 @@ def parse(content: dict[str, Any]) -> Contract:
     """
     if content["schema"] != 1:
         raise ValueError(f"its schema is {content['schema']}, and this server reads schema 1")
-    tolerance = content["tolerance"]
+    tolerance, probes = content["tolerance"], content.get("probes", {})
     return Contract(
         name=str(content["name"]),
         version=str(content["version"]),
@@ -143,7 +145,8 @@ def parse(content: dict[str, Any]) -> Contract:
         samples=_file(content["samples"]),
         ops=_operators(content["ops"]) if "ops" in content else None,
         warm_up=tuple(map(_warming, content.get("warm_up", ()))),
-        judges_probes=bool(content.get("probes", {}).get("judged", True)),
+        judges_probes=bool(probes.get("judged", True)),
+        rounding=tuple(tuple(map(float, each)) for each in probes.get("rounding", ())),
         batching=_batching(content["batching"]) if content.get("batching") else ALONE,
     )
 

@@ -36,7 +36,7 @@ class Deviations:
         self._relative = max(self._relative, difference.relative)
         if difference.beyond is None or (not judged and difference.absolute < float("inf")):
             return None
-        return f"differs by up to {difference.absolute:.3g}, beyond tolerance first at element {difference.beyond}"
+        return difference.told(expected)
 
     def found(self) -> dict[str, float | bool | None]:
         """As in the record of the archive."""

@@ -104,4 +104,4 @@ def _judged(served: ServedModel, answer: Answer, expected: Expected, largest: di
     if answer.tensor.datatype.kind == "string":
         got, wanted = (strings.decode(each)[difference.beyond] for each in (answer.content, expected.content))
         return f"is {got!r:.100} at element {difference.beyond}, expected {wanted!r:.100}"
-    return f"differs by up to {difference.absolute:.3g}, beyond tolerance first at element {difference.beyond}"
+    return difference.told(expected)

@@ -1,6 +1,6 @@
 """The samples: inputs, and the answers that the trained model gave to them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,14 @@ PROBES = "probes.safetensors"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """The answer for one output: row-major little-endian bytes, or strings as `server.strings` says."""
+    """The answer for one output: row-major little-endian bytes, or strings as `server.strings` says.
+
+    `rounding` is what it may be off by beyond the contract's tolerance.
+    """
 
     shape: tuple[int, ...]
     content: Bytes
+    rounding: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,21 @@ def probes(contract: Contract, folder: Path) -> tuple[Sample, ...]:
         ContractInvalid: they are not safetensors, or do not fit the contract.
     """
     path = folder / PROBES
-    return read(contract, path, empty=True) if path.is_file() else ()
+    if not path.is_file():
+        return ()
+    found = read(contract, path, empty=True)
+    if not contract.rounding:
+        return found
+    names = [tensor.name for tensor in contract.outputs]
+    if [len(each) for each in contract.rounding] != [len(names)] * len(found):
+        raise ContractInvalid(
+            f"{path}: {len(found)} probes of {len(names)} outputs do not fit what the contract says of their rounding. "
+            "Export the model again."
+        )
+    return tuple(
+        replace(probe, outputs={n: replace(probe.outputs[n], rounding=r) for n, r in zip(names, most, strict=True)})
+        for probe, most in zip(found, contract.rounding, strict=True)
+    )
 
 
 def read(contract: Contract, path: Path, *, empty: bool = False) -> tuple[Sample, ...]:

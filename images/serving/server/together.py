@@ -142,19 +142,23 @@ def _compare(served: ServedModel, part: Sequence[Sample]) -> None:
         alone = [served.answer(sample.inputs) for sample in part]
     except ModelFailed as error:
         raise Apart(f"the model fails at requests together: {str(error).strip().splitlines()[-1]}") from error
-    for index, (answers, others) in enumerate(zip(together, alone, strict=True)):
-        for finding in _differences(served.contract, answers, others):
+    for index, (sample, answers, others) in enumerate(zip(part, together, alone, strict=True)):
+        for finding in _differences(served.contract, sample, answers, others):
             raise Apart(f"number {index} of {len(part)} requests gets another answer than alone: {finding}")
 
 
-def _differences(contract: Contract, answers: Sequence[Answer], alone: Sequence[Answer]) -> Iterator[str]:
+def _differences(
+    contract: Contract, sample: Sample, answers: Sequence[Answer], alone: Sequence[Answer]
+) -> Iterator[str]:
     for answer, other in zip(answers, alone, strict=True):
         if answer.shape != other.shape:
             yield f"{answer.tensor.name} has shape {list(answer.shape)}, and {list(other.shape)} alone"
             continue
-        difference = compare(answer, Expected(shape=other.shape, content=other.content), contract.tolerance)
+        rounding = sample.outputs[answer.tensor.name].rounding
+        expected = Expected(shape=other.shape, content=other.content, rounding=rounding)
+        difference = compare(answer, expected, contract.tolerance)
         if difference.beyond is not None:
-            yield f"{answer.tensor.name} differs by up to {difference.absolute:.3g}"
+            yield f"{answer.tensor.name} {difference.told(expected)}"
 
 
 def _timed(served: ServedModel, inputs: Sequence[Input], memory: int) -> dict[int, float]:

@@ -78,6 +78,31 @@ def test_a_probe_beyond_tolerance_refuses_a_candidate_that_is_meant_to_meet_it(
     assert tried["bf16"]["parity"]["runtime"]["y"]["absolute"] == 8.0
 
 
+def test_what_rounding_moves_is_allowed_to_a_probe_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [
+        models.write(tmp_path / "enough", probes={"judged": True, "rounding": [[0.6], [0.0]]}),
+        models.write(tmp_path / "little", probes={"judged": True, "rounding": [[0.4], [9.0]]}),
+    ]
+    for folder in folders:
+        (folder / "probes.safetensors").write_bytes(models.samples(2 * models.X + np.float32(0.5)))
+    tried = _tried(monkeypatch, capsys, *folders)
+    assert tried["enough"]["parity"]["runtime"]["y"]["absolute"] == 0.5
+    assert (
+        "probe 0: output y differs by up to 0.5, beyond tolerance first at element 0, where rounding may add 0.4"
+        in tried["little"]["refused"]
+    )
+
+
+def test_a_contract_that_tells_the_rounding_of_other_probes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = models.write(tmp_path, probes={"judged": True, "rounding": [[0.6]]})
+    (folder / "probes.safetensors").write_bytes(models.samples())
+    assert "2 probes of 1 outputs do not fit" in _tried(monkeypatch, capsys, folder)[tmp_path.name]["refused"]
+
+
 def test_without_candidates_only_the_cpu_is_told(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,149 @@
+"""The workflows as data: thin, with no right that a job does not need, and with nothing of an event in a shell."""
+
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from invoke.collection import Collection
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+
+import tasks
+
+FOLDER = tasks.HOME / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*"))
+# What a job may do besides reading the repository, by workflow and job.
+RIGHTS: dict[tuple[str, str], dict[str, str]] = {}
+ACTIONS = {
+    "actions/cache",
+    "actions/checkout",
+    "actions/download-artifact",
+    "actions/upload-artifact",
+    "peter-evans/create-pull-request",
+}
+# A task gives its help away when it is asked for its arguments, so a copy is asked.
+COMMANDS = deepcopy(Collection.from_module(tasks)).to_contexts()
+_INV = re.compile(r"(?P<sudo>sudo (--preserve-env=(?P<kept>[A-Z_,]+) )?)?\./inv (?P<arguments>[^\n]+)")
+# What a runner sets for every step.
+_RUNNERS = {"CI", "GITHUB_OUTPUT", "HOME"}
+Workflow = dict[Any, Any]
+
+
+def _load(path: Path) -> Workflow:
+    loaded: Workflow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return loaded
+
+
+def _faults(name: str, workflow: Workflow) -> Iterator[str]:
+    """What is wrong with a workflow, by the rules of this project."""
+    if workflow.get("permissions") != {}:
+        yield "the workflow's permissions are not {}"
+    if not workflow.get("concurrency", {}).get("group"):
+        yield "no concurrency group"
+    for job_name, job in workflow["jobs"].items():
+        if job.get("permissions") != {"contents": "read"} | RIGHTS.get((name, job_name), {}):
+            yield f"{job_name}: permissions are {job.get('permissions')}"
+        if not isinstance(job.get("timeout-minutes"), int):
+            yield f"{job_name}: no timeout"
+        if "secrets." in str(job) and "environment" not in job:
+            yield f"{job_name}: a secret without an environment"
+        for step in job["steps"]:
+            known = {*workflow.get("env", {}), *job.get("env", {}), *step.get("env", {})}
+            yield from (f"{job_name}: {fault}" for fault in _faults_of(step, known))
+
+
+def _faults_of(step: dict[str, Any], known: set[str]) -> Iterator[str]:
+    if "uses" in step:
+        action, _, commit = step["uses"].partition("@")
+        if action not in ACTIONS:
+            yield f"{action} is not one of the actions"
+        if not re.fullmatch("[0-9a-f]{40}", commit):
+            yield f"{action} is not pinned by commit"
+        if action == "actions/checkout" and step.get("with", {}).get("persist-credentials") is not False:
+            yield "checkout keeps its credentials"
+        return
+    run = step["run"]
+    if "${{" in run:
+        yield f"interpolation in {run!r}"
+    command = _INV.fullmatch(run)
+    if not command:
+        yield f"{run!r} is no ./inv command"
+        return
+    kept = set((command["kept"] or "").split(",")) - {""}
+    named = {*re.findall(r"\$(\w+)", run), *kept}
+    yield from (f"{name} is nowhere set" for name in sorted(named - known - _RUNNERS))
+    if command["sudo"]:
+        yield from (f"{name} does not get past sudo" for name in sorted({*step.get("env", {})} - kept))
+    if "$" in re.sub(r'"\$\w+"', "", run):
+        yield f"{run!r} has a variable without quotes"
+    arguments = shlex.split(command["arguments"])
+    try:
+        Parser(contexts=COMMANDS).parse_argv(arguments)
+    except ParseError as error:
+        yield f"inv {command['arguments']}: {error}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_workflow_of_this_project_has_no_fault(path: Path) -> None:
+    assert list(_faults(path.name, _load(path))) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_an_action_says_which_release_its_commit_is(path: Path) -> None:
+    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+    assert uses
+    assert [use for use in uses if not re.fullmatch(r" +- uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
+
+
+def test_an_action_is_pinned_to_one_commit_everywhere() -> None:
+    uses = re.findall(r"uses: (\S+)@(\S+)", "".join(path.read_text(encoding="utf-8") for path in FILES))
+    assert len(dict(uses)) == len(set(uses))
+
+
+def test_what_pins_refreshes_reaches_the_pull_request() -> None:
+    steps = _load(FOLDER / "pins.yml")["jobs"]["refresh"]["steps"]
+    globs = next(step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", "")).split()
+    sent = {path for glob in globs for path in tasks.HOME.glob(glob)}
+    images = tasks.HOME / "images"
+    assert sent == {*FILES, tasks.HOME / "requirements.lock", *images.glob("*/*.lock"), *images.glob("*/*.packages")}
+
+
+def _step(workflow: Workflow, key: str) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = workflow["jobs"]["lint"]["steps"]
+    return next(step for step in steps if key in step)
+
+
+@pytest.mark.parametrize(
+    ("plant", "fault"),
+    [
+        (lambda w: w.pop("permissions"), "the workflow's permissions are not {}"),
+        (lambda w: w.pop("concurrency"), "no concurrency group"),
+        (lambda w: w["jobs"]["lint"].pop("permissions"), "lint: permissions are None"),
+        (lambda w: w["jobs"]["lint"]["permissions"].update({"id-token": "write"}), "lint: permissions are .*id-token"),
+        (lambda w: w["jobs"]["lint"].pop("timeout-minutes"), "lint: no timeout"),
+        (lambda w: _step(w, "run").update(env={"KEY": "${{ secrets.KEY }}"}), "lint: a secret without an environment"),
+        (lambda w: _step(w, "run").update(run="make lint"), "'make lint' is no ./inv command"),
+        (lambda w: _step(w, "run").update(run="./inv lint\ncurl x"), r"'\./inv lint\\ncurl x' is no \./inv command"),
+        (lambda w: _step(w, "run").update(run="./inv tset"), "inv tset: No idea what 'tset' is"),
+        (lambda w: _step(w, "run").update(run="./inv test --onyl unit"), "inv test --onyl unit: "),
+        (lambda w: _step(w, "run").update(run="./inv train"), "inv train: 'train' did not receive .*'model'"),
+        (lambda w: _step(w, "run").update(run='./inv train --model "$MODEL"'), "MODEL is nowhere set"),
+        (lambda w: _step(w, "run").update(run="./inv train --model $MODEL", env={"MODEL": 1}), "without quotes"),
+        (lambda w: _step(w, "run").update(run='./inv train --model "${{ inputs.model }}"'), "interpolation in"),
+        (lambda w: _step(w, "run").update(run="sudo --preserve-env=KEY ./inv lint"), "KEY is nowhere set"),
+        (lambda w: _step(w, "run").update(run="sudo ./inv lint", env={"KEY": 1}), "KEY does not get past sudo"),
+        (lambda w: _step(w, "uses").update(uses="actions/checkout@v7"), "actions/checkout is not pinned by commit"),
+        (lambda w: _step(w, "uses").pop("with"), "checkout keeps its credentials"),
+        (lambda w: _step(w, "uses").update(uses="evil/action@" + "0" * 40), "evil/action is not one of the actions"),
+    ],
+)
+def test_a_fault_is_found(plant: Callable[[Workflow], object], fault: str) -> None:
+    workflow = deepcopy(_load(FOLDER / "ci.yml"))
+    plant(workflow)
+    found = list(_faults("ci.yml", workflow))
+    assert any(re.search(fault, one) for one in found), found
