@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests.containers.conftest import Running, Start
+from pipeline.engine import Image, Job, Mount
+from pipeline.engine.docker import DockerEngine
+from tests.containers.conftest import SERVING, Running, Start
 
 INFER = "v2/models/slow/infer"
 UNLUCKY, ENDLESS = 13.0, 15.0
@@ -71,6 +73,26 @@ def test_one_bad_request_does_not_fail_its_neighbours(batched: Running) -> None:
     assert [answer.status_code for answer in answers] == [200, 200, 500, 200, 200]
     failed = [event for event in _events(batched) if event["event"] == "model-failed"]
     assert [event["id"] for event in failed] == [str(UNLUCKY)]
+
+
+@pytest.mark.parametrize(
+    ("model", "possible", "told"),
+    [
+        ("doubled", True, "2 samples and probes got the same answers together as alone"),
+        ("centred", False, "number 0 of 2 requests gets another answer than alone: y differs by up to"),
+    ],
+)
+def test_whether_requests_can_be_answered_together_is_tried(
+    engine: DockerEngine, runtime: Image, archives: Path, model: str, possible: bool, told: str
+) -> None:
+    command = ("/usr/bin/python3.13", "-m", "server.together", "/model", "--memory", "1024")
+    mounts = (Mount(source=archives / model, target="/model"),)
+    lines: list[str] = []
+    engine.run(Job(image=runtime.digest, command=command, limits=SERVING, mounts=mounts), on_line=lines.append)
+    found = json.loads(lines[-1])
+    assert found["possible"] is possible
+    assert told in found["because"]
+    assert (found["max_size"] > 1, bool(found["row_ms"])) == (possible, possible)
 
 
 def test_the_plan_is_logged_and_the_environments(start: Start, archives: Path) -> None:

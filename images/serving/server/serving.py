@@ -96,7 +96,7 @@ async def _serve(
             on_ready(prepared)
 
     def on_opened(opened: "asyncio.Task[None]") -> None:
-        if opened.exception() is not None:
+        if not opened.cancelled() and opened.exception() is not None:
             server.should_exit = True
 
     def on_prepared(done: "Future[Prepared]") -> None:
@@ -131,7 +131,10 @@ async def _serve(
     if scheduler.prepared.done():
         scheduler.prepared.result()
         for task in opening:
-            await task
+            if app.state == "draining":
+                task.cancel()
+            else:
+                await task
         if not scheduler.stop(_LAST_RUN_SECONDS):
             raise RunStuck(
                 f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "

@@ -85,13 +85,13 @@ def test_a_fixed_first_dimension_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row_ms", "size"),
     [
-        ({1: 20.0, 2: 16.0, 4: 14.0, 8: 13.0, 16: 12.9, 32: 12.8}, 4),
-        ({1: 20.0, 2: 20.1, 4: 19.9}, 1),
+        ({1: 20.0, 2: 16.0, 4: 14.0, 8: 13.0, 16: 12.9}, 16),
+        ({1: 20.0, 2: 16.0, 4: 13.0, 8: 16.0, 16: 17.0}, 8),
+        ({1: 20.0, 2: 20.1, 4: 19.0}, 1),
         ({1: 20.0}, 1),
-        ({1: 0.02, 64: 0.004}, 64),
     ],
 )
-def test_the_smallest_batch_that_is_nearly_the_fastest_is_taken(row_ms: dict[int, float], size: int) -> None:
+def test_the_largest_batch_that_is_nearly_the_fastest_is_taken(row_ms: dict[int, float], size: int) -> None:
     assert best(row_ms) == size
 
 
@@ -113,7 +113,7 @@ def test_the_program_prints_what_it_found(
     assert together.main() == 0
     found = json.loads(capsys.readouterr().out)
     assert found["possible"] is possible
-    assert set(found["row_ms"]) == ({"1", "2", "4", "8", "16", "32", "64"} if possible else set())
+    assert set(found["row_ms"]) == ({"1", "2", "4", "8", "16", "32"} if possible else set())
     assert ("2 samples and probes got the same answers" in found["because"]) is possible
 
 
