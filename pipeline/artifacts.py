@@ -80,6 +80,28 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BatchingChoice:
+    """What model.yaml says about answering requests together: at most `max_size` rows, which None leaves to evidence
+    and 1 turns off, and how long a request waits for others while the model is idle."""
+
+    max_size: int | None = None
+    max_delay_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batching:
+    """How many rows the server answers in one run at most, 1 where it answers each request on its own, and `because`.
+
+    `row_ms` is how many milliseconds a row took in batches of a size, in the runtime image.
+    """
+
+    max_size: int
+    max_delay_ms: float
+    because: str
+    row_ms: Mapping[int, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
     """A model as its folder under model_src/ describes it. `params` are passed to model.py as they are.
 
@@ -103,6 +125,7 @@ class ModelSpec:
     budget: Mapping[str, float]
     tolerance: Tolerance
     serving: Limits
+    batching: BatchingChoice = BatchingChoice()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +233,8 @@ class Archive:
     `contract` (JSON) is what the server, the check and the client are told. `operators` are the schemas that the
     archive needs. `parity` maps a stage (program, frozen, optimised, runtime) to the deviation of each output.
     `metrics` are the archive's own on the held-out split; those of the trained model are in `trained`. `candidates`
-    are what precision and memory format were chosen from, and `profile` tells of the first runs of each shape.
+    are what precision and memory format were chosen from, `profile` tells of the first runs of each shape, and
+    `batching` of requests that are answered together.
     `ops` is the library of the model's own operators, where it has some, which a runtime has to load first.
     """
 
@@ -227,6 +251,7 @@ class Archive:
     metrics: Mapping[str, float]
     candidates: tuple[Candidate, ...]
     profile: tuple[ShapeProfile, ...]
+    batching: Batching
     trained: TrainedModel
     ops: File | None = None
 

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
-from pipeline.artifacts import Archive, Candidate, Evidence, Finding, ShapeProfile, Verdict
+from pipeline.artifacts import Archive, Batching, Candidate, Evidence, Finding, ShapeProfile, Verdict
 from pipeline.parity import table
 
 _WIDTH = 110
@@ -28,6 +28,7 @@ def explain(archive: Archive, verdicts: Sequence[Verdict] = ()) -> Iterator[str]
     yield from _section("Precision and memory format, in the runtime image", map(_candidate, archive.candidates))
     warm_up = "The first runs of each shape, and how many the server takes before it is ready"
     yield from _section(warm_up, map(_profile, archive.profile))
+    yield from _section("Requests that are answered together", _batching(archive.batching))
 
 
 def _section(title: str, lines: Iterable[str]) -> Iterator[str]:
@@ -77,6 +78,13 @@ def _profile(shape: ShapeProfile) -> str:
     sizes = " ".join(str(list(each)) for each in shape.shapes)
     times = f"first {shape.cold:.3g} ms, second {shape.second:.3g} ms, steady {shape.steady:.3g} ms"
     return f"  {sizes}: {times}; {shape.runs} runs"
+
+
+def _batching(batching: Batching) -> Iterator[str]:
+    many = f"At most {batching.max_size} rows in one run" if batching.max_size > 1 else "Each on its own"
+    yield from _wrapped(f"{many}: {batching.because}.")
+    for rows, each in sorted(batching.row_ms.items()):
+        yield f"  batches of {rows}: {each:.3g} ms a row"
 
 
 def _wrapped(text: str, *, indent: int = 2) -> Iterator[str]:

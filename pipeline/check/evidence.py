@@ -12,7 +12,7 @@ from pipeline.check.zipped import Zipped, open_archive
 CONTRACT = "contract.json"
 PROBES = "probes.safetensors"
 # What the contract beside the archive says and the one inside it cannot: it is found out with the archive.
-_ONLY_BESIDE = {"archive", "warm_up"}
+_ONLY_BESIDE = {"archive", "batching", "warm_up"}
 INSIDE = "extra/contract.json"
 SAMPLES = "samples.safetensors"
 OPS = "ops.so"

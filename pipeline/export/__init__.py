@@ -4,13 +4,14 @@ import json
 import shutil
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import records
 from pipeline.artifacts import (
     Archive,
+    Batching,
     Candidate,
     Deviation,
     Evidence,
@@ -63,7 +64,9 @@ def export(
         taken = next(candidate for candidate in candidates if candidate.taken)
         folder = half / name_of(taken.precision, taken.memory_format)
         profile = trial.profile(folder)
-        _plan_warm_up(folder / "contract.json", profile)
+        batching = trial.together(folder)
+        say(f"  batches of {batching.max_size}: {batching.because}")
+        _plan_serving(folder / "contract.json", profile, batching)
         if not trained.ops:
             (out / "ops.so").unlink(missing_ok=True)
         # The contract names the digests of the others. As the last one in place, it never names what is not there.
@@ -72,7 +75,8 @@ def export(
     finally:
         shutil.rmtree(half, ignore_errors=True)
     parity = next(each.parity for each in tried if name_of(each.precision, each.memory_format) == folder.name)
-    return _archive(trained, parity=parity, taken=taken, candidates=candidates, profile=profile, out=out)
+    found = Found(parity=parity, taken=taken, candidates=candidates, profile=profile, batching=batching)
+    return _archive(trained, found, out=out)
 
 
 def _made(bench: Workbench, trained: TrainedModel, *, accepted: str, bf16: bool) -> dict[str, Any]:
@@ -125,22 +129,28 @@ def _told(candidate: Candidate) -> str:
     return f"{shown}; {'taken' if candidate.taken else 'not taken'}: {candidate.because}"
 
 
-def _plan_warm_up(path: Path, profile: tuple[ShapeProfile, ...]) -> None:
-    """Tells the server in the contract beside the archive how often to run which sample before it is ready."""
+def _plan_serving(path: Path, profile: tuple[ShapeProfile, ...], batching: Batching) -> None:
+    """Tells the server in the contract beside the archive how often to run which sample before it is ready, and how
+    many rows to answer together."""
     contract = json.loads(path.read_bytes())
+    if batching.max_size > 1:
+        contract["batching"] = {"max_size": batching.max_size, "max_delay_ms": batching.max_delay_ms}
     contract["warm_up"] = [{"sample": shape.sample, "runs": shape.runs} for shape in profile]
     records.write_atomic(path, json.dumps(contract, sort_keys=True, separators=(",", ":")))
 
 
-def _archive(
-    trained: TrainedModel,
-    *,
-    parity: Mapping[str, Mapping[str, Deviation]],
-    taken: Candidate,
-    candidates: tuple[Candidate, ...],
-    profile: tuple[ShapeProfile, ...],
-    out: Path,
-) -> Archive:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What the trials found out, as in `Archive`; `taken` is the candidate that became it."""
+
+    parity: Mapping[str, Mapping[str, Deviation]]
+    taken: Candidate
+    candidates: tuple[Candidate, ...]
+    profile: tuple[ShapeProfile, ...]
+    batching: Batching
+
+
+def _archive(trained: TrainedModel, found: Found, *, out: Path) -> Archive:
     contract = json.loads((out / "contract.json").read_bytes())
     return Archive(
         file=File.of(out / "model.pt"),
@@ -150,12 +160,13 @@ def _archive(
         evidence=records.structured(contract["evidence"], Evidence),
         operators=tuple(contract["operators"]),
         producer=contract["producer"],
-        precision=taken.precision,
-        memory_format=taken.memory_format,
-        parity=parity,
-        metrics=taken.metrics,
-        candidates=candidates,
-        profile=profile,
+        precision=found.taken.precision,
+        memory_format=found.taken.memory_format,
+        parity=found.parity,
+        metrics=found.taken.metrics,
+        candidates=found.candidates,
+        profile=found.profile,
+        batching=found.batching,
         trained=trained,
         ops=File.of(out / "ops.so") if trained.ops else None,
     )

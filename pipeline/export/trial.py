@@ -10,7 +10,7 @@ from typing import Any
 from cattrs.errors import BaseValidationError
 
 from pipeline import records
-from pipeline.artifacts import Limits, ModelSpec, ShapeProfile
+from pipeline.artifacts import Batching, Limits, ModelSpec, ShapeProfile
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.errors import ContainerFailed, ExportError
 
@@ -53,13 +53,38 @@ class Trial:
         except BaseValidationError as error:
             raise ExportError(f"{self.spec.name}: the profile cannot be read ({error!r:.200}). {_REBUILD}") from error
 
-    def _report(self, module: str, folders: Sequence[Path]) -> dict[str, Any]:
+    def together(self, candidate: Path) -> Batching:
+        """How requests to a candidate are answered together, and why, by what model.yaml asks for and what is proven.
+
+        Raises:
+            ExportError: the job failed, or model.yaml asks for batches of a model that has to answer one by one.
+        """
+        wish = self.spec.batching
+        if wish.max_size == 1:
+            return Batching(max_size=1, max_delay_ms=0.0, because="model.yaml turns it off", row_ms={})
+        report = self._report("server.together", [candidate], "--memory", str(self.spec.serving.memory))
+        size, because = int(report["max_size"]), str(report["because"])
+        if wish.max_size:
+            if not report["possible"]:
+                raise ExportError(
+                    f"{self.spec.name}: model.yaml asks for batches of {wish.max_size}, and requests have to be "
+                    f"answered one by one: {because}. Take `batching` out of model.yaml, or change forward()."
+                )
+            size, because = wish.max_size, f"model.yaml asks for it; {because}"
+        return Batching(
+            max_size=size,
+            max_delay_ms=wish.max_delay_ms if size > 1 else 0.0,
+            because=because,
+            row_ms={int(rows): float(each) for rows, each in report["row_ms"].items()},
+        )
+
+    def _report(self, module: str, folders: Sequence[Path], *options: str) -> dict[str, Any]:
         """Runs a module of the server over candidates; the JSON object that it prints last."""
         lines: list[str] = []
         targets = [f"/candidates/{folder.name}" for folder in folders]
         job = Job(
             image=self.runtime.digest,
-            command=(_PYTHON, "-m", module, *targets),
+            command=(_PYTHON, "-m", module, *targets, *options),
             limits=self._limits(folders),
             mounts=tuple(
                 Mount(source=folder.absolute(), target=target) for folder, target in zip(folders, targets, strict=True)

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.artifacts import File, Limits, ModelSpec, Tensor, Tolerance, Training
+from pipeline.artifacts import BatchingChoice, File, Limits, ModelSpec, Tensor, Tolerance, Training
 from pipeline.errors import SpecError
 from pipeline.spec.section import Section, meant, shown
 
@@ -74,6 +74,7 @@ def _spec(top: Section, folder: Path) -> ModelSpec:
         budget=_floors(top.section("budget")),
         tolerance=_tolerance(top.section("tolerance")),
         serving=_limits(top.section("serving"), _SERVING),
+        batching=_batching(top),
     )
     top.refuse_unknown()
     return spec
@@ -136,6 +137,21 @@ def _choice(top: Section, key: str, choices: tuple[C, ...]) -> C:
     """One of the choices, of which the first is the default."""
     chosen = top.choice(key, choices, choices[0])
     return next(choice for choice in choices if choice == chosen)
+
+
+def _batching(top: Section) -> BatchingChoice:
+    """`auto`, `off`, or how many rows and how long to wait for them."""
+    if not top.is_mapping("batching"):
+        off = top.choice("batching", ("auto", "off"), "auto") == "off"
+        return BatchingChoice(max_size=1 if off else None)
+    section = top.section("batching")
+    if not section.has("max_size"):
+        section.wrong("max_size", "is missing; say how many rows are answered together at most")
+    choice = BatchingChoice(
+        max_size=section.whole("max_size", 2, least=2), max_delay_ms=section.milliseconds("max_delay", 0.0)
+    )
+    section.refuse_unknown()
+    return choice
 
 
 def _floors(section: Section) -> dict[str, float]:

@@ -11,6 +11,7 @@ import yaml
 
 _ANY_TEXT = re.compile(r"(?s)\s*\S.*")
 _MEMORY = re.compile(r"(?P<number>[1-9]\d*) ?(?P<unit>MiB|GiB)")
+_MILLISECONDS = re.compile(r"(?P<number>\d{1,4}(\.\d+)?) ?ms")
 _MIB = {"MiB": 1, "GiB": 1024}
 
 
@@ -115,10 +116,28 @@ class Section:
             return default
         return int(match["number"]) * _MIB[match["unit"]]
 
+    def is_mapping(self, key: str) -> bool:
+        """Whether there is a mapping under a key."""
+        return self.has(key) and isinstance(self._content[key], dict)
+
+    def milliseconds(self, key: str, default: float) -> float:
+        """A time in milliseconds, written with its unit."""
+        if not self.has(key):
+            return default
+        value = self._content[key]
+        match = _MILLISECONDS.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
+            self.wrong(key, f"is {shown(value)}, and has to be a time such as 2ms, of at most 9999ms")
+            return default
+        return float(match["number"])
+
     def choice(self, key: str, choices: Iterable[str], default: str) -> str:
         """One of the choices."""
         value = self._content[key] if self.has(key) else default
-        if value in (known := tuple(choices)):
+        known = tuple(choices)
+        # PyYAML knows YAML 1.1, in which off is false.
+        value = "off" if value is False and "off" in known else value
+        if value in known:
             return str(value)
         self.wrong(key, f"is {shown(value)}, and has to be one of {', '.join(known)}{meant(str(value), known)}")
         return default

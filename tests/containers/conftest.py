@@ -1,19 +1,30 @@
 """A real engine and the real images, made once for all tests; without an engine they skip, or fail in CI."""
 
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import docker
 import pytest
+import requests
+from docker.models.containers import Container
+from docker.types import Mount as DockerMount
 
 from pipeline import images, pins, spec
 from pipeline.artifacts import Archive, Limits, ModelSpec, ServingImage
 from pipeline.engine import Image, Job, Mount
-from pipeline.engine.docker import DockerEngine, connect
+from pipeline.engine.docker import DockerEngine, connect, production
 from pipeline.errors import EngineError
 from pipeline.line import Line
 
 MODELS = Path(__file__).parent / "models"
+SERVING = Limits(memory=1024, cpus=2, pids=256)
+
+Start = Callable[..., AbstractContextManager["Running"]]
 # One needs a symbol that is nowhere, the other a library that no image has.
 _BROKEN = """
 cd /out
@@ -88,3 +99,96 @@ def broken_libraries(engine: DockerEngine, toolchain: Image, tmp_path_factory: p
     job = Job(image=toolchain.digest, command=("/bin/sh", "-euc", _BROKEN), limits=limits, mounts=(mount,))
     engine.run(job, on_line=print)
     return out
+
+
+@dataclass(frozen=True)
+class Running:
+    """A container of the runtime image with a model mounted, and where it listens."""
+
+    container: Container
+    address: str
+
+    def url(self, path: str) -> str:
+        return f"http://{self.address}/{path}"
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            try:
+                if requests.get(self.url("v2/health/ready"), timeout=5).ok:
+                    return
+            except requests.ConnectionError:
+                self.container.reload()
+                assert self.container.status == "running", self.log()
+            time.sleep(0.02)
+        raise AssertionError(self.log())
+
+    def log(self) -> str:
+        return str(self.container.logs().decode())
+
+    def exit_code(self) -> int:
+        return int(self.container.wait(timeout=60)["StatusCode"])
+
+
+@pytest.fixture(scope="session")
+def archives(
+    engine: DockerEngine,
+    trainer: Image,
+    scaled_line: Line,
+    broken_libraries: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    out = tmp_path_factory.mktemp("archives")
+    script, library = Path(__file__).with_name("server_archives.py"), scaled_line.compile
+    assert library
+    shutil.copy(library.path, out / "library")
+    shutil.copy(broken_libraries / "unbound", out)
+    mounts = (
+        Mount(source=script, target="/archives.py"),
+        Mount(source=library.path, target="/library"),
+        Mount(source=out, target="/out", writable=True),
+    )
+    command = ("/opt/venv/bin/python", "/archives.py", "/out")
+    lines: list[str] = []
+    engine.run(Job(image=trainer.digest, command=command, limits=SERVING, mounts=mounts), on_line=lines.append)
+    readable(out)
+    return out
+
+
+def readable(folder: Path) -> None:
+    """The server is another user, and pytest's folders are the caller's own."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+@pytest.fixture(scope="session")
+def start(engine: DockerEngine, runtime: Image) -> Start:
+    client = docker.from_env()
+
+    @contextmanager
+    def started(folder: Path, **environment: str) -> Iterator[Running]:
+        container = client.containers.run(
+            runtime.digest,
+            detach=True,
+            environment=environment,
+            ports={"8080/tcp": ("127.0.0.1", 0)},
+            mounts=[DockerMount("/model", str(folder), type="bind", read_only=True)],
+            **production(SERVING, engine.serving_network()),
+        )
+        try:
+            container.reload()
+            bindings = container.ports.get("8080/tcp") or [{"HostPort": "0"}]
+            yield Running(container, f"127.0.0.1:{bindings[0]['HostPort']}")
+        finally:
+            container.remove(force=True)
+
+    return started
+
+
+@pytest.fixture
+def folder(archives: Path, tmp_path: Path) -> Path:
+    """A model's folder that a test may damage."""
+    copy = tmp_path / "model"
+    shutil.copytree(archives / "slow", copy)
+    readable(tmp_path)
+    return copy

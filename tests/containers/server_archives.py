@@ -74,15 +74,24 @@ class Halves(nn.Module):  # type: ignore[misc]
 
 
 class Slow(nn.Module):  # type: ignore[misc]
-    """2 * x after some tenths of a second on one core; raises when x is 13, and answers NaN when x is 14."""
+    """2 * x after some tenths of a second on one core; raises when x is 13, answers NaN when x is 14, and takes as good
+    as for ever when x is 15."""
 
     def forward(self, x: Tensor) -> Tensor:
         if bool((x == 13).any()):
             raise RuntimeError("unlucky number")
         work = torch.ones(384, 384)
-        for _ in range(40):
+        runs = 40_000_000 if bool((x == 15).any()) else 40
+        for _ in range(runs):
             work = (work @ work).clamp(max=1.0)
         return torch.where(x == 14, float("nan"), x * 2) + 0 * work.sum()
+
+
+class Centred(nn.Module):  # type: ignore[misc]
+    """2 * x, less the mean of the rows that are there with it; a row alone has none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 - (x - x.mean(0)) if x.size(0) > 1 else x * 2
 
 
 class Words(nn.Module):  # type: ignore[misc]
@@ -118,6 +127,11 @@ def main(out: Path) -> None:
     inputs = [torch.tensor([[1.0, -2.5, 3.0]]), torch.ones(2, 3)]
     samples = {f"{i}/input/x": x for i, x in enumerate(inputs)} | {f"{i}/output/y": x * 2 for i, x in enumerate(inputs)}
     _write(out / "slow", Slow(), samples, inputs=[{"name": "x", **rows}], outputs=[{"name": "y", **rows}])
+
+    inputs = [torch.tensor([[1.0, -2.5, 3.0]]), torch.ones(1, 3)]
+    samples = {f"{i}/input/x": x for i, x in enumerate(inputs)} | {f"{i}/output/y": x * 2 for i, x in enumerate(inputs)}
+    for name, module in (("centred", Centred()), ("doubled", Double())):
+        _write(out / name, module, samples, inputs=[{"name": "x", **rows}], outputs=[{"name": "y", **rows}])
 
     samples = {
         "0/input/text": _bytes("good film", "日本"),

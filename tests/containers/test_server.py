@@ -3,134 +3,32 @@
 import hashlib
 import http.client
 import json
-import shutil
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import docker
 import numpy as np
 import pytest
 import requests
-from docker.models.containers import Container
-from docker.types import Mount as DockerMount
 from safetensors.numpy import load_file, save_file
 from tritonclient import http as triton
 
-from pipeline.artifacts import Limits
 from pipeline.engine import Image, Job, Mount
-from pipeline.engine.docker import DockerEngine, production
+from pipeline.engine.docker import DockerEngine
 from pipeline.errors import ContainerFailed
-from pipeline.line import Line
+from tests.containers.conftest import SERVING, Running, Start, readable
 
 HOME = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3.13"
-LIMITS = Limits(memory=1024, cpus=2, pids=256)
 X = np.array([[1.0, -2.5, 3.0]], dtype=np.float32)
 INFER = "v2/models/slow/infer"
 INFER_WORDS = "v2/models/words/infer"
 TEXTS = ["", "good film", "Æther", "日本", "a\0b", "\U0001f600"]
 TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": X.ravel().tolist()}
-
-Start = Callable[..., AbstractContextManager["Running"]]
-
-
-@dataclass(frozen=True)
-class Running:
-    """A container of the runtime image with a model mounted, and where it listens."""
-
-    container: Container
-    address: str
-
-    def url(self, path: str) -> str:
-        return f"http://{self.address}/{path}"
-
-    def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            try:
-                if requests.get(self.url("v2/health/ready"), timeout=5).ok:
-                    return
-            except requests.ConnectionError:
-                self.container.reload()
-                assert self.container.status == "running", self.log()
-            time.sleep(0.02)
-        raise AssertionError(self.log())
-
-    def log(self) -> str:
-        return str(self.container.logs().decode())
-
-    def exit_code(self) -> int:
-        return int(self.container.wait(timeout=60)["StatusCode"])
-
-
-@pytest.fixture(scope="module")
-def archives(
-    engine: DockerEngine,
-    trainer: Image,
-    scaled_line: Line,
-    broken_libraries: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    out = tmp_path_factory.mktemp("archives")
-    script, library = Path(__file__).with_name("server_archives.py"), scaled_line.compile
-    assert library
-    shutil.copy(library.path, out / "library")
-    shutil.copy(broken_libraries / "unbound", out)
-    mounts = (
-        Mount(source=script, target="/archives.py"),
-        Mount(source=library.path, target="/library"),
-        Mount(source=out, target="/out", writable=True),
-    )
-    command = ("/opt/venv/bin/python", "/archives.py", "/out")
-    lines: list[str] = []
-    engine.run(Job(image=trainer.digest, command=command, limits=LIMITS, mounts=mounts), on_line=lines.append)
-    _readable(out)
-    return out
-
-
-@pytest.fixture
-def folder(archives: Path, tmp_path: Path) -> Path:
-    """A model's folder that a test may damage."""
-    copy = tmp_path / "model"
-    shutil.copytree(archives / "slow", copy)
-    _readable(tmp_path)
-    return copy
-
-
-def _readable(folder: Path) -> None:
-    """The server is another user, and pytest's folders are the caller's own."""
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-@pytest.fixture(scope="module")
-def start(engine: DockerEngine, runtime: Image) -> Start:
-    client = docker.from_env()
-
-    @contextmanager
-    def started(folder: Path, **environment: str) -> Iterator[Running]:
-        container = client.containers.run(
-            runtime.digest,
-            detach=True,
-            environment=environment,
-            ports={"8080/tcp": ("127.0.0.1", 0)},
-            mounts=[DockerMount("/model", str(folder), type="bind", read_only=True)],
-            **production(LIMITS, engine.serving_network()),
-        )
-        try:
-            container.reload()
-            bindings = container.ports.get("8080/tcp") or [{"HostPort": "0"}]
-            yield Running(container, f"127.0.0.1:{bindings[0]['HostPort']}")
-        finally:
-            container.remove(force=True)
-
-    return started
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +46,7 @@ def test_the_real_engine_keeps_the_contract_of_the_fake(engine: DockerEngine, ru
         "engine_contract.hold(_engine, pathlib.Path('/archives')); print('held')"
     )
     lines: list[str] = []
-    job = Job(image=runtime.digest, command=(PYTHON, "-c", program), limits=LIMITS, mounts=mounts)
+    job = Job(image=runtime.digest, command=(PYTHON, "-c", program), limits=SERVING, mounts=mounts)
     engine.run(job, on_line=lines.append)
     assert lines[-1] == "held"
 
@@ -301,7 +199,7 @@ def _disagree(folder: Path) -> None:
     tensors = load_file(folder / "samples.safetensors")
     tensors["1/output/y"][0, 0] += 1
     save_file(tensors, folder / "samples.safetensors")
-    _readable(folder)
+    readable(folder)
     _describe_again(folder, "samples")
 
 
@@ -348,7 +246,7 @@ def test_a_fault_ends_the_replay_with_its_reason(
     damage, code, told = _FAULTS[fault]
     damage(folder)
     command = (PYTHON, "-m", "server.replay", "--model", "/model")
-    job = Job(image=runtime.digest, command=command, limits=LIMITS, mounts=(Mount(source=folder, target="/model"),))
+    job = Job(image=runtime.digest, command=command, limits=SERVING, mounts=(Mount(source=folder, target="/model"),))
     lines: list[str] = []
     with pytest.raises(ContainerFailed) as failed:
         engine.run(job, on_line=lines.append)
@@ -358,7 +256,7 @@ def test_a_fault_ends_the_replay_with_its_reason(
 
 def test_the_replay_prints_the_differences(engine: DockerEngine, runtime: Image, folder: Path) -> None:
     command = (PYTHON, "-m", "server.replay", "--model", "/model")
-    job = Job(image=runtime.digest, command=command, limits=LIMITS, mounts=(Mount(source=folder, target="/model"),))
+    job = Job(image=runtime.digest, command=command, limits=SERVING, mounts=(Mount(source=folder, target="/model"),))
     lines: list[str] = []
     engine.run(job, on_line=lines.append)
     assert json.loads(lines[-1]) == {

@@ -32,6 +32,7 @@ def test_then_how_far_it_can_be_trusted(tmp_path: Path) -> None:
     assert re.search(r"^  wire +y +3e-06 +1e-06", text, re.MULTILINE)
     assert "  accuracy: 0.9 of the trained model, 0.9 of the archive" in text
     assert "  fp32 contiguous: p50 1 ms; taken: the only one that fits model.yaml" in text
+    assert "  At most 8 rows in one run: 27 got the same answers.\n  batches of 1: 2 ms a row" in text
     assert re.search(r"^  \[.*\]: first .* ms, second .* ms, steady .* ms; 3 runs$", text, re.MULTILINE)
 
 

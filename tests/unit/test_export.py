@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import Deviation, ModelSpec
+from pipeline.artifacts import BatchingChoice, Deviation, ModelSpec
 from pipeline.engine import Image, Job
 from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
 from pipeline.inside.rewrite import rewrite
 from tests.unit.fake_engine import FakeEngine
-from tests.unit.values import EVIDENCE, PROFILE, file, trained_model
+from tests.unit.values import BATCHING, EVIDENCE, PROFILE, file, trained_model
 
 FILES = ["contract.json", "model.pt", "probes.safetensors", "samples.safetensors"]
 EXACT = {"absolute": 0.0, "relative": 0.0, "equal": True, "agreement": 1.0}
@@ -43,6 +43,7 @@ def _out(job: Job) -> Path:
 class _Containers:
     """Containers that export `content`, compare it, and try it in a runtime; what each says can be changed.
 
+    `apart` is why requests cannot be answered together.
     `p50` has the candidates by name in milliseconds; `metrics` and `refused` are those of the candidates in `p50`
     that are named.
     """
@@ -53,6 +54,7 @@ class _Containers:
     refused: Mapping[str, str] = field(default_factory=dict)
     refused_by_all: str = ""
     bf16: bool = True
+    apart: str = ""
 
     def __call__(self, job: Job, on_line: Callable[[str], None]) -> None:
         work = {
@@ -60,6 +62,7 @@ class _Containers:
             "pipeline.inside.parity": self._compare,
             "server.trial": self._try,
             "server.profile": self._profile,
+            "server.together": self._together,
         }
         work[job.command[2]](job, on_line)
 
@@ -106,12 +109,19 @@ class _Containers:
         on_line("a library says something")
         on_line(json.dumps({"threads": 1, "shapes": [asdict(PROFILE)]}))
 
+    def _together(self, job: Job, on_line: Callable[[str], None]) -> None:
+        assert job.command[-2] == "--memory"
+        size = 1 if self.apart else BATCHING.max_size
+        row_ms = {} if self.apart else BATCHING.row_ms
+        because = self.apart or BATCHING.because
+        on_line(json.dumps({"max_size": size, "because": because, "row_ms": row_ms, "possible": not self.apart}))
+
 
 def _stage(name: str) -> dict[str, Any]:
     return {name: {"y": EXACT if name == "program" else CLOSE}}
 
 
-def test_four_containers_export_compare_try_and_profile(
+def test_containers_export_compare_try_profile_and_batch(
     engine: FakeEngine, trainer: Image, runtime: Image, tmp_path: Path
 ) -> None:
     trained, out = trained_model(tmp_path), tmp_path / "out"
@@ -119,9 +129,9 @@ def test_four_containers_export_compare_try_and_profile(
 
     archive = export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out)
 
-    modules = ["pipeline.inside.export", "pipeline.inside.parity", "server.trial", "server.profile"]
+    modules = ["pipeline.inside.export", "pipeline.inside.parity", "server.trial", "server.profile", "server.together"]
     assert [job.command[2] for job in engine.jobs] == modules
-    assert [job.image for job in engine.jobs] == [trainer.digest] * 2 + [runtime.digest] * 2
+    assert [job.image for job in engine.jobs] == [trainer.digest] * 2 + [runtime.digest] * 3
     assert {job.env["PYTHONHASHSEED"] for job in engine.jobs[:2]} == {"0"}
     assert not any(job.gpus for job in engine.jobs)
     weights = {mount.target: mount for mount in engine.jobs[0].mounts}["/torchyard/weights.safetensors"]
@@ -146,7 +156,47 @@ def test_four_containers_export_compare_try_and_profile(
     assert (archive.precision, archive.memory_format, archive.metrics) == ("fp32", "contiguous", {"accuracy": 0.9})
     assert archive.profile == (PROFILE,)
     assert archive.trained == trained
-    assert json.loads(archive.contract.path.read_text())["warm_up"] == [{"sample": 0, "runs": 3}]
+    assert archive.batching == BATCHING
+    contract = json.loads(archive.contract.path.read_text())
+    assert contract["warm_up"] == [{"sample": 0, "runs": 3}]
+    assert contract["batching"] == {"max_size": 8, "max_delay_ms": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("choice", "apart", "wanted"),
+    [
+        (BatchingChoice(), "y differs", (1, 0.0, "y differs")),
+        (BatchingChoice(max_size=1), "", (1, 0.0, "model.yaml turns it off")),
+        (BatchingChoice(max_size=3, max_delay_ms=2.5), "", (3, 2.5, "model.yaml asks for it; 27 got the same answers")),
+    ],
+)
+def test_requests_are_answered_together_by_evidence(
+    engine: FakeEngine,
+    trainer: Image,
+    runtime: Image,
+    tmp_path: Path,
+    choice: BatchingChoice,
+    apart: str,
+    wanted: tuple[int, float, str],
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    trained = replace(trained, spec=replace(trained.spec, batching=choice))
+    engine.on_run = _Containers(apart=apart)
+    archive = export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out)
+    found = archive.batching
+    assert (found.max_size, found.max_delay_ms, found.because) == wanted
+    told = {"max_size": found.max_size, "max_delay_ms": found.max_delay_ms} if found.max_size > 1 else None
+    assert json.loads(archive.contract.path.read_text()).get("batching") == told
+
+
+def test_batches_of_a_model_that_mixes_its_rows_are_refused(
+    engine: FakeEngine, trainer: Image, runtime: Image, tmp_path: Path
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    trained = replace(trained, spec=replace(trained.spec, batching=BatchingChoice(max_size=3)))
+    engine.on_run = _Containers(apart="y differs")
+    with pytest.raises(ExportError, match=r"tiny: model\.yaml asks for batches of 3, and .* one by one: y differs"):
+        export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out)
 
 
 def test_operators_of_the_model_go_with_the_archive_and_leave_with_it(

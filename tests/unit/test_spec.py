@@ -1,12 +1,13 @@
 """model.yaml is read strictly: every mistake is named with its key, all of them at once."""
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline import spec
-from pipeline.artifacts import Limits, Tensor, Tolerance
+from pipeline.artifacts import BatchingChoice, Limits, Tensor, Tolerance
 from pipeline.errors import SpecError
 
 SHORTEST = """
@@ -76,6 +77,37 @@ def test_defaults_make_a_short_file_enough(tmp_path: Path) -> None:
     assert loaded.tolerance == Tolerance(absolute=1e-4, relative=1e-4)
     assert loaded.training.floors == {}
     assert loaded.serving == Limits(memory=512, cpus=2, pids=128)
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("", BatchingChoice(max_size=None, max_delay_ms=0.0)),
+        ("batching: auto", BatchingChoice(max_size=None, max_delay_ms=0.0)),
+        ("batching: off", BatchingChoice(max_size=1, max_delay_ms=0.0)),
+        ("batching: 'off'", BatchingChoice(max_size=1, max_delay_ms=0.0)),
+        ("batching: {max_size: 16}", BatchingChoice(max_size=16, max_delay_ms=0.0)),
+        ("batching: {max_size: 2, max_delay: 1.5ms}", BatchingChoice(max_size=2, max_delay_ms=1.5)),
+    ],
+)
+def test_how_requests_are_answered_together(tmp_path: Path, text: str, choice: BatchingChoice) -> None:
+    assert spec.load(_model(tmp_path, f"{SHORTEST}\n{text}\n")).batching == choice
+
+
+@pytest.mark.parametrize(
+    ("text", "mistake"),
+    [
+        ("batching: on", "batching: is true, and has to be one of auto, off"),
+        ("batching: atuo", "batching: is 'atuo', and has to be one of auto, off; perhaps you meant auto"),
+        ("batching: {max_size: 1}", "batching.max_size: is 1, and has to be a whole number of at least 2"),
+        ("batching: {max_delay: 2ms}", "batching.max_size: is missing; say how many rows"),
+        ("batching: {max_size: 2, max_delay: 2}", "batching.max_delay: is 2, and has to be a time such as 2ms"),
+        ("batching: {max_size: 2, delay: 2ms}", "batching.delay: is not known here; perhaps you meant max_delay"),
+    ],
+)
+def test_wrong_batching_is_told(tmp_path: Path, text: str, mistake: str) -> None:
+    with pytest.raises(SpecError, match=re.escape(mistake)):
+        spec.load(_model(tmp_path, f"{SHORTEST}\n{text}\n"))
 
 
 def test_the_order_of_tensors_is_the_order_of_the_file(tmp_path: Path) -> None:

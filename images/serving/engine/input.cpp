@@ -1,7 +1,9 @@
 #include "input.h"
 
-#include <memory>
+#include <algorithm>
+#include <cstring>
 #include <sstream>
+#include <utility>
 
 #include <ATen/Functions.h>
 #include <c10/core/InferenceMode.h>
@@ -13,7 +15,6 @@
 namespace py = pybind11;
 
 namespace torchyard {
-namespace {
 
 // A Python object's contiguous bytes. The last owner may be a tensor that dies without the GIL.
 class HeldBuffer {
@@ -36,6 +37,10 @@ class HeldBuffer {
  private:
   Py_buffer view_{};
 };
+
+namespace {
+
+constexpr const char* kStrings = "BYTES";
 
 std::string described(const std::string& datatype, const std::vector<int64_t>& shape) {
   std::ostringstream text;
@@ -63,45 +68,90 @@ int64_t bytes_of(const std::string& datatype, const std::vector<int64_t>& shape,
   return empty ? 0 : bytes;
 }
 
-c10::List<std::string> strings_over(const std::vector<int64_t>& shape, py::handle buffer) {
-  if (shape.size() != 1 || shape[0] < 0) {
-    throw InputError(described("BYTES", shape) + ": strings are a list, with one dimension that is not negative.");
-  }
-  const HeldBuffer held(buffer);
-  return strings_of({static_cast<const char*>(held.data()), static_cast<size_t>(held.size())}, shape[0]);
-}
-
-at::Tensor tensor_over(const std::string& datatype, const std::vector<int64_t>& shape, py::handle buffer) {
+int64_t element_of(const std::string& datatype) {
   const auto type = scalar_type_of(datatype);
   if (!type) {
     throw InputError(datatype + ": torch has no such datatype.");
   }
-  const auto element = static_cast<int64_t>(c10::elementSize(*type));
-  const auto expected = bytes_of(datatype, shape, element);
-  auto held = std::make_shared<HeldBuffer>(buffer);
-  if (held->size() != expected) {
-    throw InputError(
-        described(datatype, shape) + " takes " + std::to_string(expected) + " bytes, and " +
-        std::to_string(held->size()) + " came.");
-  }
-  const c10::InferenceMode inference;
-  const auto options = at::TensorOptions().dtype(*type);
-  if (expected == 0) {
-    return at::empty(shape, options);
-  }
-  auto* data = held->data();
-  const bool aligned = reinterpret_cast<uintptr_t>(data) % element == 0;
-  auto tensor = at::from_blob(data, shape, [held = std::move(held)](void*) {}, options);
-  return aligned ? tensor : tensor.clone();
+  return static_cast<int64_t>(c10::elementSize(*type));
+}
+
+// Whether inputs differ in their rows only.
+bool fit_together(const Input& one, const Input& other) {
+  const auto& a = one.shape();
+  const auto& b = other.shape();
+  return one.datatype() == other.datatype() && !a.empty() && a.size() == b.size() &&
+         std::equal(a.begin() + 1, a.end(), b.begin() + 1);
 }
 
 }  // namespace
 
-c10::IValue value_over(const std::string& datatype, const std::vector<int64_t>& shape, py::handle buffer) {
-  if (datatype == "BYTES") {
-    return strings_over(shape, buffer);
+Input::Input(std::string datatype, std::vector<int64_t> shape, py::handle buffer)
+    : datatype_(std::move(datatype)), shape_(std::move(shape)) {
+  if (datatype_ == kStrings) {
+    if (shape_.size() != 1 || shape_[0] < 0) {
+      throw InputError(
+          described(datatype_, shape_) + ": strings are a list, with one dimension that is not negative.");
+    }
+    held_ = std::make_shared<HeldBuffer>(buffer);
+    return;
   }
-  return tensor_over(datatype, shape, buffer);
+  const auto expected = bytes_of(datatype_, shape_, element_of(datatype_));
+  held_ = std::make_shared<HeldBuffer>(buffer);
+  if (held_->size() != expected) {
+    throw InputError(
+        described(datatype_, shape_) + " takes " + std::to_string(expected) + " bytes, and " +
+        std::to_string(held_->size()) + " came.");
+  }
+}
+
+std::string_view Input::bytes() const {
+  return {static_cast<const char*>(held_->data()), static_cast<size_t>(held_->size())};
+}
+
+c10::IValue Input::value() const {
+  if (datatype_ == kStrings) {
+    return strings_of(bytes(), shape_[0]);
+  }
+  const c10::InferenceMode inference;
+  const auto options = at::TensorOptions().dtype(*scalar_type_of(datatype_));
+  if (held_->size() == 0) {
+    return at::empty(shape_, options);
+  }
+  const bool aligned = reinterpret_cast<uintptr_t>(held_->data()) % element_of(datatype_) == 0;
+  auto tensor = at::from_blob(held_->data(), shape_, [held = held_](void*) {}, options);
+  return aligned ? tensor : tensor.clone();
+}
+
+c10::IValue stacked(const std::vector<const Input*>& inputs) {
+  const auto& first = *inputs.front();
+  auto shape = first.shape();
+  for (const auto* each : inputs) {
+    if (!fit_together(first, *each)) {
+      throw InputError(
+          described(each->datatype(), each->shape()) + " and " + described(first.datatype(), first.shape()) +
+          " differ in more than their rows.");
+    }
+    shape[0] += each == &first ? 0 : each->shape()[0];
+  }
+  if (first.datatype() == kStrings) {
+    c10::List<std::string> strings;
+    for (const auto* each : inputs) {
+      strings.append(strings_of(each->bytes(), each->shape()[0]));
+    }
+    return strings;
+  }
+  const c10::InferenceMode inference;
+  auto tensor = at::empty(shape, at::TensorOptions().dtype(*scalar_type_of(first.datatype())));
+  auto* at = static_cast<char*>(tensor.mutable_data_ptr());
+  for (const auto* each : inputs) {
+    const auto bytes = each->bytes();
+    if (!bytes.empty()) {
+      std::memcpy(at, bytes.data(), bytes.size());
+      at += bytes.size();
+    }
+  }
+  return tensor;
 }
 
 }  // namespace torchyard

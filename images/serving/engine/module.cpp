@@ -1,10 +1,12 @@
 // The Python module `_engine`: see server/engine.py for what each part promises.
 
+#include <utility>
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "batch.h"
 #include "errors.h"
-#include "input.h"
 #include "library.h"
 #include "model.h"
 #include "runtime.h"
@@ -14,19 +16,40 @@ namespace py = pybind11;
 namespace torchyard {
 namespace {
 
-std::vector<c10::IValue> values_over(const py::sequence& inputs) {
-  std::vector<c10::IValue> values;
+Request request_of(const py::sequence& inputs) {
+  Request request;
   for (const auto& input : inputs) {
-    const auto [datatype, shape, buffer] = input.cast<std::tuple<std::string, std::vector<int64_t>, py::object>>();
-    values.push_back(value_over(datatype, shape, buffer));
+    auto [datatype, shape, buffer] = input.cast<std::tuple<std::string, std::vector<int64_t>, py::object>>();
+    request.emplace_back(std::move(datatype), std::move(shape), buffer);
   }
-  return values;
+  return request;
 }
 
 std::vector<Output> forward(const Model& model, const py::sequence& inputs) {
-  const auto values = values_over(inputs);
+  const std::vector<Request> requests{request_of(inputs)};
   const py::gil_scoped_release released;
-  return model.forward(values);
+  return std::move(answer_together(model, requests).outputs);
+}
+
+py::tuple forward_together(const Model& model, const py::sequence& requests) {
+  std::vector<Request> held;
+  for (const auto& each : requests) {
+    held.push_back(request_of(each.cast<py::sequence>()));
+  }
+  Answered answered;
+  {
+    const py::gil_scoped_release released;
+    answered = answer_together(model, held);
+  }
+  return py::make_tuple(std::move(answered.outputs), answered.input_ns, answered.infer_ns);
+}
+
+py::tuple shape_of(const Output& output) {
+  py::tuple shape(output.shape.size());
+  for (size_t index = 0; index < output.shape.size(); ++index) {
+    shape[index] = output.shape[index];
+  }
+  return shape;
 }
 
 py::buffer_info bytes_of(const Output& output) {
@@ -49,12 +72,13 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Output>(m, "Output", py::buffer_protocol())
       .def_readonly("name", &Output::name)
       .def_readonly("datatype", &Output::datatype)
-      .def_property_readonly("shape", [](const Output& output) { return py::tuple(py::cast(output.shape)); })
+      .def_property_readonly("shape", &torchyard::shape_of)
       .def_buffer(&torchyard::bytes_of);
 
   py::class_<Model>(m, "Model")
       .def_property_readonly("methods", &Model::methods)
-      .def("forward", &torchyard::forward, py::arg("inputs"), py::pos_only());
+      .def("forward", &torchyard::forward, py::arg("inputs"), py::pos_only())
+      .def("forward_together", &torchyard::forward_together, py::arg("requests"), py::pos_only());
 
   m.def(
       "load",

@@ -7,15 +7,17 @@ import os
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from server import cgroup, log, planning, settings
 from server import contract as contracts
-from server import log, settings
 from server.contract import Contract
 from server.errors import StartError
-from server.loading import Ready, prepare
+from server.loading import prepare
+from server.planning import Prepared
+from server.scheduler import QueueLimits, Scheduler
 from server.settings import Settings
-from server.worker import Worker
 
 FOLDER = Path("/model")
 
@@ -28,6 +30,7 @@ def main() -> int:
     try:
         chosen = settings.read(os.environ)
         contract = contracts.read(FOLDER)
+        log.set_level(chosen.log_level)
         log.event("loading", model=contract.name, version=contract.version, threads=chosen.threads)
         _serve(contract, chosen, started)
     except StartError as error:
@@ -43,19 +46,29 @@ def main() -> int:
 def _serve(contract: Contract, chosen: Settings, started: float) -> None:
     settings.prepare_openmp(chosen.threads)
 
-    def prepare_model() -> Ready:
+    def prepare_model() -> Prepared:
         import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
 
         ready = prepare(contract, FOLDER, _engine, threads=chosen.threads)
-        log.event("ready", seconds=round(time.monotonic() - started, 3), differences=ready.differences)
-        return ready
+        threads = None if chosen.plans else chosen.threads
+        plan = planning.choose(ready, _engine, cores=cgroup.threads(), instances=chosen.instances, threads=threads)
+        return Prepared(ready=ready, engine=_engine, plan=plan)
 
-    worker = Worker(prepare_model)
-    worker.start()
+    def on_ready(prepared: Prepared) -> None:
+        log.event(
+            "ready",
+            seconds=round(time.monotonic() - started, 3),
+            differences=prepared.ready.differences,
+            **asdict(prepared.plan),
+            **asdict(contract.batching),
+        )
+
+    scheduler = Scheduler(prepare_model, QueueLimits(requests=chosen.queue, size=chosen.queue_size))
+    scheduler.start()
     # The thread loads libtorch while this one imports the HTTP server; each takes a good part of the start.
     from server import serving  # noqa: PLC0415
 
-    serving.run(contract, worker, max_body=chosen.max_body)
+    serving.run(contract, scheduler, chosen, on_ready=on_ready)
 
 
 if __name__ == "__main__":

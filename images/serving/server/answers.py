@@ -72,6 +72,30 @@ def _answer(tensor: Tensor, output: Output) -> Answer:
     return Answer(tensor=tensor, shape=output.shape, content=content)
 
 
+def split(whole: Sequence[Answer], rows: Sequence[int]) -> list[tuple[Answer, ...]]:
+    """The answers of requests that had so many rows each, as views of the answers to all of them.
+
+    Raises:
+        ModelFailed: an output has not a row for each row of the inputs.
+    """
+    return list(zip(*(_parts(answer, rows) for answer in whole), strict=True))
+
+
+def _parts(answer: Answer, rows: Sequence[int]) -> list[Answer]:
+    tensor, shape, content = answer.tensor, answer.shape, answer.content
+    count = sum(rows)
+    if shape[:1] != (count,):
+        got = shape[0] if shape else "none"
+        raise ModelFailed(f"output {tensor.name}: {count} rows of input have {got} in the answer; it cannot be split.")
+    sizes = strings.sizes(content) if tensor.datatype.kind == "string" else [len(content) // max(count, 1)] * count
+    parts, at, row = [], 0, 0
+    for each in rows:
+        size = sum(sizes[row : row + each])
+        parts.append(Answer(tensor=tensor, shape=(each, *shape[1:]), content=content[at : at + size]))
+        at, row = at + size, row + each
+    return parts
+
+
 def compare(answer: Answer, expected: Expected, tolerance: Tolerance) -> Difference:
     """How far an answer of the expected shape is off. NaN agrees with NaN, and infinity with itself, only."""
     allowed = tolerance.absolute + expected.rounding

@@ -1,37 +1,45 @@
 """The Open Inference Protocol over REST, as an ASGI application: a framework would cost more than the routing does."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from server import log, response
 from server.answers import Answer, ModelFailed
+from server.body import Bodies, Disconnected, Receive
 from server.contract import Contract
+from server.elsewhere import LARGE, Elsewhere
 from server.engine import Input
 from server.refusal import Refusal
-from server.request import parse
+from server.request import Request, parse
 from server.routes import Routes, as_json
 
 Message: TypeAlias = dict[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Header: TypeAlias = tuple[bytes, bytes]
-State: TypeAlias = Literal["loading", "ready", "draining"]
+State: TypeAlias = Literal["loading", "rehearsing", "ready", "draining"]
 
 _HEADER_LENGTH = b"inference-header-content-length"
+# How long a client waits, as Envoy tells, and with it the meshes that are built on it:
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
+_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_SLOW_SECONDS = 1.0
 _JSON: Header = (b"content-type", b"application/json")
 
 
 class Inference(Protocol):
     """Where the model runs."""
 
-    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
-        """Runs the model on inputs in forward()'s order; raises ModelFailed."""
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        """Runs the model on inputs in forward()'s order, unless `deadline`, an instant of time.monotonic(), has passed.
+
+        Raises:
+            ModelFailed: the model raised, or answered something other than its contract says.
+            Refusal: 503, too many requests are waiting; 504, the deadline passed before the model ran.
+        """
         ...
-
-
-class Disconnected(Exception):
-    """The client went away before its request was complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +51,58 @@ class Reply:
     headers: tuple[Header, ...] = (_JSON,)
 
 
-class App:
-    """Answers requests about one model; `state` is set from outside as the model gets ready and the server ends."""
+@dataclass(slots=True)
+class _Told:
+    """What the headers of an inference say: the length of the JSON before binary tensors, or None where the body has
+    none, and the seconds that its client waits. Beside that the request's id, once it is known."""
 
-    def __init__(self, contract: Contract, inference: Inference, *, max_body: int) -> None:
+    length: int | None = None
+    seconds: float | None = None
+    id: str | None = None
+
+
+class App:
+    """Answers requests about one model.
+
+    `state` is set from outside as the model gets ready and the server ends, and `stuck` while a run of the model takes
+    longer than any should.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        inference: Inference,
+        *,
+        bodies: Bodies,
+        elsewhere: Elsewhere | None = None,
+        deadline: float | None = None,
+        slow: float = float("inf"),
+    ) -> None:
+        """Large JSON is parsed `elsewhere`. A request may take `deadline` seconds; the log tells of those that take
+        longer than `slow` seconds."""
         self.state: State = "loading"
+        self.stuck = False
         self._contract = contract
         self._inference = inference
-        self._max_body = max_body
+        self._bodies = bodies
+        self._elsewhere = elsewhere
+        self._deadline = deadline
+        self._slow = slow
+        self._slow_told = -_SLOW_SECONDS
+        self._slow_since = 0
         self._routes = Routes(contract)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request (ASGI 3)."""
+        began, told = time.monotonic(), _Told()
         try:
-            reply = await self._reply(scope, receive)
-        except Disconnected:
+            reply = await self._reply(scope, receive, began, told)
+        except (Disconnected, asyncio.CancelledError):
             return
         except Refusal as refusal:
-            allow = ((b"allow", refusal.allow.encode()),) if refusal.allow else ()
-            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *allow))
+            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *_told_with(refusal)))
         except Exception as error:  # noqa: BLE001 (a bug at one request must not cost its client the answer)
-            log.crash("request-failed", error)
+            log.crash("request-failed", error, id=told.id)
             reply = Reply(500, as_json({"error": "The server failed at this request; its log says why."}))
         # A client that is told to close opens its next connection to a server that stays.
         close: tuple[Header, ...] = ()
@@ -72,66 +111,91 @@ class App:
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *close]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+        self._tell(scope["path"], told.id, reply.status, time.monotonic() - began)
 
-    async def _reply(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
+    def _tell(self, path: str, identity: str | None, status: int, seconds: float) -> None:
+        """Logs a request that was slow, one a second at most, since a server that is slow is so for everybody."""
+        fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
+        if seconds > self._slow:
+            self._slow_since += 1
+            now = time.monotonic()
+            if now - self._slow_told >= _SLOW_SECONDS:
+                log.event("slow-request", level="warning", slow_since_the_last=self._slow_since, **fields)
+                self._slow_told, self._slow_since = now, 0
+        elif log.tells("debug"):
+            log.event("request", level="debug", **fields)
+
+    async def _reply(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
         route = self._routes.find(scope["method"], scope["path"])
         if route.action == "infer":
-            return await self._infer(scope, receive)
-        if route.action == "ready" and self.state != "ready":
-            raise Refusal(503, f"Not ready: {self.state}.")
+            return await self._infer(scope, receive, began, told)
+        if route.action == "live" and self.stuck:
+            raise Refusal(503, "Not live: a run of the model takes longer than TORCHYARD_STUCK_SECONDS.")
+        if route.action == "ready" and (self.state != "ready" or self.stuck):
+            raise Refusal(503, f"Not ready: {'stuck' if self.stuck else self.state}.")
         return Reply(200, route.body)
 
-    async def _infer(self, scope: Mapping[str, Any], receive: Receive) -> Reply:
-        length = _header_length(scope["headers"])
-        body = await self._body(receive)
-        if self.state == "loading":
-            raise Refusal(503, f"Model {self._contract.name!r} is loading; ask again when /v2/health/ready says 200.")
-        request = parse(self._contract, body, length)
+    async def _infer(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
+        _read(scope["headers"], told)
+        body = await self._bodies.read(receive)
         try:
-            answers = await self._inference.answer(request.inputs)
+            if self.state == "loading":
+                name = self._contract.name
+                raise Refusal(503, f"Model {name!r} is loading; ask again when /v2/health/ready says 200.")
+            large = (len(body) if told.length is None else told.length) > LARGE
+            if large and self._elsewhere:
+                request = await self._elsewhere.parse(body, told.length)
+            else:
+                request = parse(self._contract, body, told.length)
+            told.id = request.id
+            return self._rendered(request, await self._answers(request, began, told))
+        finally:
+            self._bodies.release(len(body))
+
+    async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
+        seconds = self._deadline
+        if told.seconds is not None and (seconds is None or told.seconds < seconds):
+            seconds = told.seconds
+        deadline = None if seconds is None else began + seconds
+        try:
+            return await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
-            log.event("model-failed", level="error", error=str(error))
+            log.event("model-failed", level="error", id=request.id, error=str(error))
             # torch's message begins with the model's source code, which is for the log only.
             raise Refusal(500, f"The model failed at this request: {str(error).strip().splitlines()[-1]}") from error
+
+    def _rendered(self, request: Request, answers: Sequence[Answer]) -> Reply:
         rendered = response.render(self._contract, request, answers)
         if rendered.header_length is None:
             return Reply(200, rendered.body)
         binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))
         return Reply(200, rendered.body, binary)
 
-    async def _body(self, receive: Receive) -> bytes:
-        """The request's body. Of one that is too large a part is read and dropped, so that its client reads the 413."""
-        chunks: list[bytes] = []
-        size, more = 0, True
-        while more and size <= 2 * self._max_body:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunk = message.get("body", b"")
-            size, more = size + len(chunk), message.get("more_body", False)
-            if size <= self._max_body:
-                chunks.append(chunk)
-            else:
-                chunks.clear()
-        if size > self._max_body:
-            raise Refusal(413, f"the body: at most {self._max_body} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+def _told_with(refusal: Refusal) -> Iterator[Header]:
+    if refusal.allow:
+        yield b"allow", refusal.allow.encode()
+    if refusal.retry_after is not None:
+        yield b"retry-after", b"%d" % refusal.retry_after
 
 
-def _header_length(headers: Sequence[Header]) -> int | None:
-    """The length of the JSON before binary tensors, or None where the body has none.
+def _read(headers: Sequence[Header], told: _Told) -> None:
+    """Reads what an inference says in its headers.
 
     Raises:
-        Refusal: 400 where it is no length, 415 for a compressed body.
+        Refusal: 400 where a number is none, 415 for a compressed body.
     """
-    length = None
     for name, value in headers:
         if name == _HEADER_LENGTH:
-            if not (value.isdigit() and len(value) < 16):
-                got = value[:50].decode("latin-1")
-                raise Refusal(400, f"Inference-Header-Content-Length: expected a number of bytes, got {got!r}.")
-            length = int(value)
+            told.length = _number("Inference-Header-Content-Length", value, "of bytes")
+        elif name == _TIMEOUT:
+            told.seconds = _number("X-Envoy-Expected-Rq-Timeout-Ms", value, "of milliseconds") / 1e3
         elif name == b"content-encoding" and value.lower() != b"identity":
             got = value[:50].decode("latin-1")
             raise Refusal(415, f"Content-Encoding: this server takes bodies as they are, got {got!r}.")
-    return length
+
+
+def _number(header: str, value: bytes, unit: str) -> int:
+    if not (value.isdigit() and len(value) < 16):
+        raise Refusal(400, f"{header}: expected a number {unit}, got {value[:50].decode('latin-1')!r}.")
+    return int(value)

@@ -1,12 +1,13 @@
-"""The cores that this container may use: its cgroup's quota, not what it sees of the machine.
+"""The cores and the memory that this container may use: its cgroup's limits, not what it sees of the machine.
 
-https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files and cgroup-v1's cpu.cfs_quota_us.
+https://docs.kernel.org/admin-guide/cgroup-v2.html and cgroup-v1's cpu.cfs_quota_us and memory.limit_in_bytes.
 """
 
 import os
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
+_UNLIMITED = 2**60
 
 
 def cores(root: Path = ROOT) -> float:
@@ -18,6 +19,18 @@ def cores(root: Path = ROOT) -> float:
 def threads(root: Path = ROOT) -> int:
     """How many threads keep those cores busy: one more than that stalls all of them at every barrier."""
     return max(1, int(cores(root)))
+
+
+def memory(root: Path = ROOT) -> int | None:
+    """How many bytes this container may use; None where it has no limit."""
+    for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        try:
+            limit = int(path.read_text())
+        except (OSError, ValueError):
+            continue
+        # Version 1 says the largest number of pages that it can count where there is no limit.
+        return limit if limit < _UNLIMITED else None
+    return None
 
 
 def _v2(root: Path) -> float | None:

@@ -17,7 +17,7 @@ class Client:
 
     def __init__(self, address: tuple[str, int], contract: Contract, inputs: Sequence[Input]) -> None:
         """Connects. Raises OSError when nobody listens."""
-        self._request = _request(contract, inputs)
+        self._request = request(contract, inputs)
         self._socket = socket.create_connection(address, _TIMEOUT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -53,7 +53,7 @@ class Client:
         return received
 
 
-def _request(contract: Contract, inputs: Sequence[Input]) -> bytes:
+def request(contract: Contract, inputs: Sequence[Input]) -> bytes:
     """An HTTP request with every tensor as raw bytes, asking for the same (OIP, binary tensor data extension)."""
     tensors = [bytes(content) for _, _, content in inputs]
     described = [

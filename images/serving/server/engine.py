@@ -54,6 +54,19 @@ class Model(Protocol):
         """
         ...
 
+    def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
+        """Runs forward() once on the rows of all requests, one request below the other, with the GIL released.
+
+        Inputs of one position may differ in their first dimension only, which is each request's number of rows; they
+        are copied once. A request that is alone is run as forward() does. The numbers are the nanoseconds of putting
+        inputs together and of the run.
+
+        Raises:
+            InputError: as forward(), or the requests do not fit together.
+            ModelError: as forward().
+        """
+        ...
+
 
 class Engine(Protocol):
     """Loads archives. Its exceptions are attributes, so that a fake can bring its own."""

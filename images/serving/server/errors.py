@@ -7,7 +7,10 @@ from typing import ClassVar
 
 
 class StartError(Exception):
-    """The model cannot be served. The message says what happened, what it means and what to do."""
+    """The model cannot be served, or its server cannot end as it should.
+
+    The message says what happened, what it means and what to do.
+    """
 
     exit_code: ClassVar[int]
 
@@ -40,3 +43,9 @@ class ContractInvalid(StartError):
     """The contract or the samples are missing or cannot be read."""
 
     exit_code = 6
+
+
+class RunStuck(StartError):
+    """A run of the model did not end before the server had to."""
+
+    exit_code = 7

@@ -1,23 +1,55 @@
-"""The log: one JSON object a line on stderr with event, level and time, and never a payload."""
+"""The log: one JSON object a line on stderr with event, level and time, and never a payload.
+
+SIGUSR1 makes it tell more and SIGUSR2 less, by one level at a time.
+"""
 
 import json
 import logging
+import signal
 import sys
 import time
 import traceback
+from typing import Literal, TypeAlias
+
+Level: TypeAlias = Literal["error", "warning", "info", "debug"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "info", "debug")
+
+_RANKS = {level: rank for rank, level in enumerate(LEVELS)}
+_told = _RANKS["info"]
 
 
-def event(name: str, *, level: str = "info", **fields: object) -> None:
-    """Writes one line. `fields` are JSON values."""
+def event(name: str, *, level: Level = "info", **fields: object) -> None:
+    """Writes one line, unless the log tells less than `level`. `fields` are JSON values."""
+    if not tells(level):
+        return
     now = time.time()
     stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"
     sys.stderr.write(json.dumps({"time": stamp, "level": level, "event": name, **fields}) + "\n")
     sys.stderr.flush()
 
 
-def crash(name: str, error: BaseException) -> None:
+def crash(name: str, error: BaseException, **fields: object) -> None:
     """Writes an error that is a bug, with its traceback."""
-    event(name, level="error", error=str(error), traceback="".join(traceback.format_exception(error)))
+    trace = "".join(traceback.format_exception(error))
+    event(name, level="error", error=str(error), traceback=trace, **fields)
+
+
+def tells(level: Level) -> bool:
+    """Whether the log tells events of a level."""
+    return _RANKS[level] <= _told
+
+
+def set_level(level: Level) -> None:
+    """From now on the log tells events of this level and of those before it."""
+    global _told  # noqa: PLW0603 (there is one log, as there is one stderr)
+    _told = _RANKS[level]
+
+
+def step(signum: int) -> None:
+    """One level more for SIGUSR1, and one less otherwise."""
+    wanted = _told + (1 if signum == signal.SIGUSR1 else -1)
+    set_level(LEVELS[min(max(wanted, 0), len(LEVELS) - 1)])
+    event("log-level", level="error", tells=LEVELS[_told])
 
 
 class _Forward(logging.Handler):
@@ -29,7 +61,8 @@ class _Forward(logging.Handler):
         if error:
             crash(record.getMessage().strip(), error)
         else:
-            event(record.getMessage().strip(), level=record.levelname.lower(), logger=record.name)
+            level: Level = "error" if record.levelno >= logging.ERROR else "warning"
+            event(record.getMessage().strip(), level=level, logger=record.name)
 
 
 def capture_libraries() -> None:

@@ -1,40 +1,58 @@
 """Runs the application on uvicorn, from the first connection to the last answer."""
 
 import asyncio
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 
 import uvicorn
 
-from server import log
+from server import cgroup, log
 from server.app import App
+from server.body import Bodies
+from server.connection import Connection, sweep
 from server.contract import Contract
+from server.elsewhere import Elsewhere, processes
+from server.errors import RunStuck
 from server.health import PORT
-from server.loading import Ready
-from server.worker import Worker
+from server.planning import Prepared
+from server.rehearsal import rehearse
+from server.scheduler import Scheduler
+from server.settings import Settings
 
-# Requests that were on their way when SIGTERM came still arrive, and load balancers see that this server is not ready.
-_GRACE_SECONDS = 0.5
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
 _LONGEST_DRAIN_SECONDS = 8
+_LAST_RUN_SECONDS = 0.5
+# Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
+# would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+_KEEP_ALIVE_SECONDS = 75
+_WATCH_SECONDS = 1.0
 
 
-def run(contract: Contract, worker: Worker, *, max_body: int) -> None:
-    """Serves what `worker` prepares until SIGTERM or SIGINT, and finishes what was accepted.
+def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_ready: Callable[[Prepared], None]) -> None:
+    """Serves what `scheduler` prepares until SIGTERM or SIGINT, and finishes what was accepted.
+
+    `on_ready` is called when the model answers.
+
+    A second signal ends the process at once, with the exit code of one that the signal killed: work was given up.
 
     Raises:
-        StartError: the model could not be prepared.
+        StartError: the model could not be prepared, or its last run does not end.
     """
     log.capture_libraries()
-    app = App(contract, worker, max_body=max_body)
+    bodies = Bodies(largest=settings.max_body, most=settings.queue_size)
+    memory = cgroup.memory()
+    elsewhere = Elsewhere(contract, processes(memory and memory // 2))
+    app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, slow=settings.slow)
+    Connection.limits.connections = settings.connections
     config = uvicorn.Config(
         app,
         host="0.0.0.0",  # noqa: S104 (the container's own network)
         port=PORT,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -43,10 +61,11 @@ def run(contract: Contract, worker: Worker, *, max_body: int) -> None:
         proxy_headers=False,
         server_header=False,
         date_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LONGEST_DRAIN_SECONDS,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, worker, Server(config)))
+        runner.run(_serve(app, scheduler, Server(config), settings, on_ready))
 
 
 class Server(uvicorn.Server):
@@ -58,19 +77,42 @@ class Server(uvicorn.Server):
         yield
 
 
-async def _serve(app: App, worker: Worker, server: Server) -> None:
+async def _serve(
+    app: App, scheduler: Scheduler, server: Server, settings: Settings, on_ready: Callable[[Prepared], None]
+) -> None:
     loop = asyncio.get_running_loop()
+    opening: list[asyncio.Task[None]] = []
 
-    def on_prepared(done: "Future[Ready]") -> None:
+    async def open_up(prepared: Prepared) -> None:
+        scheduler.begin()
+        app.state = "rehearsing"
+        ready = prepared.ready
+        while not server.started:
+            await asyncio.sleep(0.01)
+        await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
+        scheduler.statistics.forget()
+        if app.state == "rehearsing":
+            app.state = "ready"
+            on_ready(prepared)
+
+    def on_opened(opened: "asyncio.Task[None]") -> None:
+        if not opened.cancelled() and opened.exception() is not None:
+            server.should_exit = True
+
+    def on_prepared(done: "Future[Prepared]") -> None:
         if done.exception() is not None:
             server.should_exit = True
         elif app.state == "loading":
-            app.state = "ready"
+            opening.append(loop.create_task(open_up(done.result())))
+            opening[0].add_done_callback(on_opened)
 
-    def on_signal() -> None:
+    def on_signal(signum: int) -> None:
+        if app.state == "draining":
+            log.event("ended", level="warning", signal=signum, unfinished=len(server.server_state.tasks))
+            os._exit(128 + signum)
         if app.state == "ready":
-            loop.call_later(_GRACE_SECONDS, stop)
-        elif app.state == "loading":
+            loop.call_later(settings.grace, stop)
+        else:
             stop()
         app.state = "draining"
         log.event("draining")
@@ -79,9 +121,33 @@ async def _serve(app: App, worker: Worker, server: Server) -> None:
         server.should_exit = True
 
     for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, on_signal)
-    worker.prepared.add_done_callback(lambda done: loop.call_soon_threadsafe(on_prepared, done))
+        loop.add_signal_handler(each, on_signal, each)
+    for each in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(each, log.step, each)
+    scheduler.prepared.add_done_callback(lambda done: loop.call_soon_threadsafe(on_prepared, done))
+    watching = asyncio.create_task(_watch(app, scheduler, server, settings.stuck))
     await server.serve()
-    if worker.prepared.done():
-        worker.prepared.result()
-        worker.stop()
+    watching.cancel()
+    if scheduler.prepared.done():
+        scheduler.prepared.result()
+        for task in opening:
+            if app.state == "draining":
+                task.cancel()
+            else:
+                await task
+        if not scheduler.stop(_LAST_RUN_SECONDS):
+            raise RunStuck(
+                f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
+                "Find out with `inv bench` how long it should take."
+            )
+
+
+async def _watch(app: App, scheduler: Scheduler, server: Server, stuck: float) -> None:
+    """Ends late connections, and tells a run of the model that does not end."""
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        sweep(server.server_state.connections)
+        seconds = scheduler.busy_seconds()
+        if app.stuck != (seconds > stuck):
+            app.stuck = not app.stuck
+            log.event("stuck" if app.stuck else "unstuck", level="error", seconds=round(seconds))

@@ -6,17 +6,38 @@ from dataclasses import dataclass
 
 from server import cgroup
 from server.errors import SettingsError
+from server.log import LEVELS, Level
 
 _MEBIBYTE = 2**20
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`threads` that one operator uses (TORCHYARD_THREADS; by default the cgroup's cores), and the largest request
-    body in bytes (TORCHYARD_MAX_BODY_MIB; by default 64 MiB)."""
+    """How to serve; what is not set has the default in brackets.
+
+    `threads` for one operator (TORCHYARD_THREADS [the cgroup's cores]) and `instances`, threads that run the model
+    (TORCHYARD_INSTANCES [None: measured]); `plans` says that both are open. The largest request body in bytes
+    (TORCHYARD_MAX_BODY_MIB [64]). How many requests may wait (TORCHYARD_QUEUE [128]), and how many bytes of requests
+    may be held (TORCHYARD_QUEUE_MIB [128, at least one body]). How long a request may take in seconds
+    (TORCHYARD_DEADLINE_MS [None: as long as it takes]), and a run of the model before the server counts as stuck
+    (TORCHYARD_STUCK_SECONDS [60]). How long load balancers are given after SIGTERM to see that this server is not ready
+    (TORCHYARD_GRACE_MS [500]). Open connections (TORCHYARD_CONNECTIONS [1024]). How long a request takes that the log
+    tells about (TORCHYARD_SLOW_MS [1000]), and the least level that it tells (TORCHYARD_LOG_LEVEL [info]).
+    """
 
     threads: int
+    instances: int | None
+    plans: bool
     max_body: int
+    queue: int
+    queue_size: int
+    deadline: float | None
+    stuck: float
+    grace: float
+    connections: int
+    slow: float
+    log_level: Level
 
 
 def read(environment: Mapping[str, str]) -> Settings:
@@ -25,9 +46,24 @@ def read(environment: Mapping[str, str]) -> Settings:
     Raises:
         SettingsError: a variable is not a whole number in its range.
     """
+
+    def number(name: str, default: int, most: int) -> int:
+        return _number(environment, f"TORCHYARD_{name}", default=default, most=most)
+
+    max_body = number("MAX_BODY_MIB", 64, 2048) * _MEBIBYTE
     return Settings(
-        threads=_number(environment, "TORCHYARD_THREADS", default=cgroup.threads(), most=1024),
-        max_body=_number(environment, "TORCHYARD_MAX_BODY_MIB", default=64, most=2048) * _MEBIBYTE,
+        threads=number("THREADS", cgroup.threads(), 1024),
+        instances=number("INSTANCES", 0, 1024) or None,
+        plans=not (environment.get("TORCHYARD_THREADS") or environment.get("TORCHYARD_INSTANCES")),
+        max_body=max_body,
+        queue=number("QUEUE", 128, 100_000),
+        queue_size=max(max_body, number("QUEUE_MIB", 128, 65_536) * _MEBIBYTE),
+        deadline=number("DEADLINE_MS", 0, _DAY_MS) / 1e3 or None,
+        stuck=number("STUCK_SECONDS", 60, _DAY_MS),
+        grace=number("GRACE_MS", 500, _DAY_MS) / 1e3,
+        connections=number("CONNECTIONS", 1024, 1_000_000),
+        slow=number("SLOW_MS", 1000, _DAY_MS) / 1e3,
+        log_level=_level(environment),
     )
 
 
@@ -52,3 +88,11 @@ def _number(environment: Mapping[str, str], name: str, *, default: int, most: in
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= most):
         raise SettingsError(f"{name} is {text!r}; it must be a whole number from 1 to {most}, or not set.")
     return int(text)
+
+
+def _level(environment: Mapping[str, str]) -> Level:
+    text = environment.get("TORCHYARD_LOG_LEVEL", "") or "info"
+    for level in LEVELS:
+        if text == level:
+            return level
+    raise SettingsError(f"TORCHYARD_LOG_LEVEL is {text!r}; it must be one of {', '.join(LEVELS)}, or not set.")

@@ -39,6 +39,10 @@ def hold(engine: Engine, folder: Path) -> None:
         _loads_operators_before_what_calls_them,
         _keeps_threads,
         _serves_from_any_thread,
+        _answers_together,
+        _answers_strings_together,
+        _answers_one_as_it_is,
+        _blames_what_does_not_fit_together,
     ):
         promise(engine, folder)
 
@@ -224,6 +228,56 @@ def _serves_from_any_thread(engine: Engine, folder: Path) -> None:
     for thread in threads:
         thread.join()
     assert answers == [array("f", [2 * x for x in _X]).tolist()] * 60
+
+
+def _answers_together(engine: Engine, folder: Path) -> None:
+    model = _load(engine, folder, "pair")
+    one, two = array("f", [1.0, -2.5, 3.0]), _X
+    requests: list[list[Input]] = [[("FP32", (len(x) // 3, 3), memoryview(x).cast("B"))] for x in (one, two, one)]
+    # From any byte on, since JSON comes before binary tensors; and a request may have no rows.
+    requests.append([("FP32", (1, 3), memoryview(b"\xff" + one.tobytes())[1:])])
+    requests.append([("FP32", (0, 3), b"")])
+    (same, double), *times = model.forward_together(requests)
+    assert len(times) == 2
+    assert all(time >= 0 for time in times)
+    rows = [*one, *two, *one, *one]
+    assert tuple(same.shape) == tuple(double.shape) == (5, 3)
+    assert _floats(same) == rows
+    assert _floats(double) == array("f", [2 * value for value in rows]).tolist()
+    outputs, *_ = _load(engine, folder, "dictionary").forward_together(requests)
+    assert {output.name for output in outputs} == {"same", "double"}
+
+
+def _answers_strings_together(engine: Engine, folder: Path) -> None:
+    parts: list[list[str]] = [_TEXTS, [], ["", "a"]]
+    (echoed,), *_ = _load(engine, folder, "echo").forward_together([[_strings(*texts)] for texts in parts])
+    assert tuple(echoed.shape) == (len(_TEXTS) + 2,)
+    assert strings.decode(memoryview(echoed)) == [*_TEXTS, "", "a"]
+
+
+def _answers_one_as_it_is(engine: Engine, folder: Path) -> None:
+    (rows,), *_ = _load(engine, folder, "rows").forward_together([[_input()]])
+    assert tuple(rows.shape) == ()
+    # Without a first dimension, too.
+    (y,), *_ = _load(engine, folder, "double").forward_together([[("FP32", (), array("f", [1.5]).tobytes())]])
+    assert (tuple(y.shape), _floats(y)) == ((), [3.0])
+
+
+def _blames_what_does_not_fit_together(engine: Engine, folder: Path) -> None:
+    double, pair = (_load(engine, folder, name) for name in ("double", "pair"))
+    wide: Input = ("FP32", (1, 6), memoryview(_X).cast("B"))
+    integers: Input = ("INT32", (2, 3), memoryview(_X).cast("B"))
+    for requests, told in (
+        ([[_input()], [wide]], "differ in more than their rows"),
+        ([[_input()], [integers]], "differ in more than their rows"),
+        ([[_input()], [_input(), _input()]], "the same number of inputs"),
+        ([[_input()], [("FP32", (), b"1234")]], "the same number of rows"),
+        ([[_input(), wide], [_input(), wide]], "the same number of rows"),
+    ):
+        _refused(lambda requests=requests: pair.forward_together(requests), engine.InputError, told)  # type: ignore[misc]
+    _refused(lambda: double.forward_together([[], []]), engine.InputError, "the same number of rows")
+    (y,), *_ = double.forward_together([[_input()], [_input()]])
+    assert _floats(y) == [2 * value for value in [*_X, *_X]]
 
 
 def _refused(action: Callable[[], object], kind: type[Exception], told: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from server import strings
@@ -120,10 +120,16 @@ class FakeModel:
 
     archive: str
     calls: int = 0
+    # How many requests each run answered.
+    batches: list[int] = field(default_factory=list)
 
     @property
     def methods(self) -> list[str]:
         return ["forward"]
+
+    def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
+        self.batches.append(len(requests))
+        return self.forward(requests[0] if len(requests) == 1 else _stacked(requests)), 1, 2
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.calls += 1
@@ -134,6 +140,23 @@ class FakeModel:
         if isinstance(value, list) != (self.archive in READERS):
             raise ModelError("forward() Expected a value of another type")
         return READERS[self.archive](value) if isinstance(value, list) else BEHAVIOURS[self.archive](value)
+
+
+def _stacked(requests: Sequence[Sequence[Input]]) -> list[Input]:
+    """The inputs of several requests, one below the other."""
+    if len({len(inputs) for inputs in requests}) > 1:
+        raise InputError("the requests do not have the same number of inputs.")
+    for inputs in requests:
+        if not inputs or len({tuple(shape[:1]) for _, shape, _ in inputs}) > 1 or not inputs[0][1]:
+            raise InputError("the inputs of a request do not have the same number of rows.")
+    stacked: list[Input] = []
+    for inputs in zip(*requests, strict=True):
+        datatype, shape, _ = inputs[0]
+        if any(other != datatype or tuple(size[1:]) != tuple(shape[1:]) for other, size, _ in inputs):
+            raise InputError("they differ in more than their rows.")
+        content = b"".join(bytes(each) for _, _, each in inputs)
+        stacked.append((datatype, (sum(size[0] for _, size, _ in inputs), *shape[1:]), content))
+    return stacked
 
 
 class FakeEngine:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract
+from server import contract, log
 from server.answers import Answer
 from server.app import App
+from server.body import Bodies
 from server.engine import Input
+from server.refusal import Refusal
 from server.served import ServedModel
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
@@ -26,11 +29,16 @@ TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
 
 @dataclass
 class Here:
-    """Runs the model in the calling thread."""
+    """Runs the model in the calling thread, or refuses."""
 
     served: ServedModel
+    refusal: Refusal | None = None
+    seconds: float | None = None
 
-    async def answer(self, inputs: Sequence[Input]) -> Sequence[Answer]:
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        self.seconds = None if deadline is None else deadline - time.monotonic()
+        if self.refusal:
+            raise self.refusal
         return self.served.answer(inputs)
 
 
@@ -45,11 +53,18 @@ class Reply:
         return json.loads(self.body)
 
 
-def _app(folder: Path, behaviour: str = "double") -> App:
+def _app(
+    folder: Path,
+    behaviour: str = "double",
+    refusal: Refusal | None = None,
+    deadline: float | None = None,
+    slow: float = 60,
+) -> App:
     described = contract.read(models.write(folder, behaviour=behaviour))
     engine = FakeEngine()
     model = engine.load(str(folder / "model.pt"), optimize=True)
-    app = App(described, Here(ServedModel(contract=described, engine=engine, model=model)), max_body=MAX_BODY)
+    here = Here(ServedModel(contract=described, engine=engine, model=model), refusal)
+    app = App(described, here, bodies=Bodies(largest=MAX_BODY, most=2 * MAX_BODY), deadline=deadline, slow=slow)
     app.state = "ready"
     return app
 
@@ -125,7 +140,7 @@ READY = ["/v2/health/ready", "/v2/models/tiny/ready", f"{VERSIONED}/ready"]
 @pytest.mark.parametrize("path", READY)
 def test_ready_is_200_only_while_ready(app: App, path: str) -> None:
     assert (_get(app, path).status, _get(app, path).json["ready"]) == (200, True)
-    for state in ("loading", "draining"):
+    for state in ("loading", "rehearsing", "draining"):
         app.state = state
         assert (_get(app, path).status, _get(app, path).json) == (503, {"error": f"Not ready: {state}."})
 
@@ -268,6 +283,12 @@ def test_a_model_that_breaks_its_contract_is_a_500(tmp_path: Path) -> None:
     assert "returned INT64" in reply.json["error"]
 
 
+def test_a_full_queue_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:
+    reply = _post(_app(tmp_path, refusal=Refusal(503, "128 requests are waiting.", retry_after=3)), _json())
+    assert (reply.status, reply.headers[b"retry-after"]) == (503, b"3")
+    assert reply.json == {"error": "128 requests are waiting."}
+
+
 def test_a_bug_is_a_500_and_in_the_log(
     app: App, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,3 +302,94 @@ def test_a_bug_is_a_500_and_in_the_log(
     logged = json.loads(capsys.readouterr().err)
     assert (logged["event"], logged["error"]) == ("request-failed", "no such luck")
     assert "ZeroDivisionError" in logged["traceback"]
+
+
+@pytest.mark.parametrize(
+    ("deadline", "header", "least", "most"),
+    [(None, None, None, None), (5.0, None, 4, 5), (5.0, b"2000", 1, 2), (1.0, b"30000", 0, 1), (None, b"3000", 2, 3)],
+)
+def test_a_deadline_is_the_clients_or_the_servers(
+    tmp_path: Path, deadline: float | None, header: bytes | None, least: float | None, most: float | None
+) -> None:
+    app = _app(tmp_path, deadline=deadline)
+    headers = [(b"x-envoy-expected-rq-timeout-ms", header)] if header else []
+    assert _post(app, _json(), headers=headers).status == 200
+    seconds = app._inference.seconds  # type: ignore[attr-defined]
+    if least is None or most is None:
+        assert seconds is None
+    else:
+        assert least < seconds <= most
+
+
+def test_a_deadline_that_is_no_number_is_a_400(app: App) -> None:
+    reply = _post(app, _json(), headers=[(b"x-envoy-expected-rq-timeout-ms", b"soon")])
+    assert reply.status == 400
+    assert "X-Envoy-Expected-Rq-Timeout-Ms: expected a number of milliseconds, got 'soon'" in reply.json["error"]
+
+
+def test_a_stuck_model_is_neither_live_nor_ready(app: App) -> None:
+    app.stuck = True
+    assert (_get(app, READY[0]).status, _get(app, READY[0]).json["error"]) == (503, "Not ready: stuck.")
+    reply = _get(app, "/v2/health/live")
+    assert (reply.status, reply.json["error"][:9]) == (503, "Not live:")
+    app.stuck = False
+    assert _get(app, "/v2/health/live").status == 200
+
+
+def test_slow_requests_are_in_the_log_by_their_id(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app = _app(tmp_path, slow=0)
+    assert [_post(app, _json(id=str(number))).status for number in (7, 8)] == [200, 200]
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["level"], line["id"], line["status"]) == ("slow-request", "warning", "7", 200)
+    assert "data" not in json.dumps(line)
+
+
+def test_each_request_is_in_the_log_at_debug_only(app: App, capsys: pytest.CaptureFixture[str]) -> None:
+    _post(app, _json(id="7"))
+    assert not capsys.readouterr().err
+    log.set_level("debug")
+    try:
+        _post(app, _json(id="8"))
+    finally:
+        log.set_level("info")
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["level"], line["id"], line["path"]) == ("request", "debug", "8", INFER)
+
+
+def test_a_client_that_goes_away_while_the_model_runs_gets_nothing(tmp_path: Path) -> None:
+    app = _app(tmp_path)
+
+    async def waits(*_: object, **__: object) -> Sequence[Answer]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    app._inference.answer = waits  # type: ignore[method-assign]
+    body = _json()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(_: object) -> None:
+        raise AssertionError
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
+        task = asyncio.ensure_future(app(scope, receive, send))
+        await asyncio.sleep(0.01)
+        assert app._bodies.held == len(body)
+        task.cancel()
+        await task
+        assert app._bodies.held == 0
+
+    asyncio.run(main())
+
+
+def test_bodies_that_are_held_leave_no_room_for_more(app: App) -> None:
+    app._bodies.held = 2 * MAX_BODY - 10
+    reply = _post(app, _json())
+    assert (reply.status, reply.headers[b"retry-after"]) == (503, b"1")
+    assert f"holds as many bytes of requests as it may, {2 * MAX_BODY}" in reply.json["error"]
+    assert app._bodies.held == 2 * MAX_BODY - 10
+    app._bodies.held = 0
+    assert _post(app, _json()).status == 200
+    assert app._bodies.held == 0

@@ -1,4 +1,4 @@
-"""The cores that a container may use, from fixtures of both cgroup versions."""
+"""The cores and the memory that a container may use, from fixtures of both cgroup versions."""
 
 import os
 from pathlib import Path
@@ -50,3 +50,19 @@ def test_cores_that_may_not_be_used_do_not_count(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
     _v1(tmp_path, "400000")
     assert cgroup.threads(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "limit"),
+    [
+        ("memory.max", "536870912", 2**29),
+        ("memory.max", "max", None),
+        ("memory/memory.limit_in_bytes", "536870912", 2**29),
+        ("memory/memory.limit_in_bytes", "9223372036854771712", None),
+        ("nothing", "1", None),
+    ],
+)
+def test_memory_is_that_of_the_container(tmp_path: Path, file: str, content: str, limit: int | None) -> None:
+    (tmp_path / "memory").mkdir()
+    (tmp_path / file).write_text(content + "\n")
+    assert cgroup.memory(tmp_path) == limit

@@ -10,7 +10,7 @@ import pytest
 
 from server import contract, digests
 from server.answers import Answer, Difference, compare
-from server.contract import Tensor, Tolerance
+from server.contract import ALONE, Batching, Tensor, Tolerance
 from server.datatypes import DATATYPES
 from server.errors import ContractInvalid, DigestMismatch, LoadFailed, SamplesDisagree, StartError
 from server.loading import Ready, prepare
@@ -66,6 +66,28 @@ def test_a_plan_for_a_sample_that_is_not_there_is_refused(tmp_path: Path) -> Non
 def test_a_wrong_plan_is_refused(tmp_path: Path, plan: object, told: str) -> None:
     with pytest.raises(ContractInvalid, match=told):
         contract.read(models.write(tmp_path, warm_up=plan))
+
+
+@pytest.mark.parametrize(
+    ("batching", "told"),
+    [
+        ({"max_size": 0, "max_delay_ms": 0}, "its batching has .*`max_size` is a number of rows from 1 on"),
+        ({"max_size": 2.5, "max_delay_ms": 0}, "its batching has"),
+        ({"max_size": 2, "max_delay_ms": -1}, "`max_delay_ms` one from 0 to 10000"),
+        ({"max_size": 2, "max_delay_ms": float("nan")}, "`max_delay_ms` one from 0 to 10000"),
+        ({"max_size": 2}, "KeyError: 'max_delay_ms'"),
+        ("auto", "TypeError"),
+    ],
+)
+def test_wrong_batching_is_refused(tmp_path: Path, batching: object, told: str) -> None:
+    with pytest.raises(ContractInvalid, match=told):
+        contract.read(models.write(tmp_path, batching=batching))
+
+
+def test_batching_is_in_the_contract(tmp_path: Path) -> None:
+    batching = {"max_size": 4, "max_delay_ms": 2}
+    assert contract.read(models.write(tmp_path, batching=batching)).batching == Batching(max_size=4, max_delay_ms=2)
+    assert contract.read(models.write(tmp_path)).batching == ALONE
 
 
 @pytest.mark.parametrize("name", ["model.pt", "samples.safetensors"])

@@ -13,11 +13,37 @@ def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings.read({})
     assert chosen.threads == 3
     assert chosen.max_body == 64 * 2**20
+    assert (chosen.instances, chosen.plans, chosen.deadline, chosen.log_level) == (None, True, None, "info")
+    assert (chosen.queue, chosen.queue_size, chosen.connections) == (128, 128 * 2**20, 1024)
+    assert (chosen.stuck, chosen.grace, chosen.slow) == (60, 0.5, 1)
 
 
 def test_the_environment_overrides() -> None:
     chosen = settings.read({"TORCHYARD_THREADS": "5", "TORCHYARD_MAX_BODY_MIB": "1"})
     assert (chosen.threads, chosen.max_body) == (5, 2**20)
+
+
+def test_times_are_in_the_units_that_their_names_say() -> None:
+    chosen = settings.read(
+        {f"TORCHYARD_{name}": "250" for name in ("DEADLINE_MS", "STUCK_SECONDS", "GRACE_MS", "SLOW_MS")}
+    )
+    assert (chosen.deadline, chosen.stuck, chosen.grace, chosen.slow) == (0.25, 250, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(("name", "plans"), [("THREADS", False), ("INSTANCES", False), ("QUEUE", True)])
+def test_a_plan_that_is_given_is_not_measured(name: str, plans: bool) -> None:
+    assert settings.read({f"TORCHYARD_{name}": "2"}).plans is plans
+
+
+def test_the_queue_has_room_for_the_largest_body() -> None:
+    chosen = settings.read({"TORCHYARD_MAX_BODY_MIB": "500", "TORCHYARD_QUEUE_MIB": "1"})
+    assert chosen.queue_size == chosen.max_body == 500 * 2**20
+
+
+def test_an_unknown_level_is_refused() -> None:
+    assert settings.read({"TORCHYARD_LOG_LEVEL": "debug"}).log_level == "debug"
+    with pytest.raises(SettingsError, match="TORCHYARD_LOG_LEVEL is 'loud'; it must be one of error, warning, info"):
+        settings.read({"TORCHYARD_LOG_LEVEL": "loud"})
 
 
 @pytest.mark.parametrize("name", ["TORCHYARD_THREADS", "TORCHYARD_MAX_BODY_MIB"])

@@ -1,0 +1,68 @@
+"""The bodies of requests: how large one may be, and how many bytes of all of them are held at a time."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from server.refusal import Refusal
+
+Receive: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+class Bodies:
+    """Reads bodies; each counts until it is released."""
+
+    def __init__(self, *, largest: int, most: int) -> None:
+        """A body has at most `largest` bytes, and all that are held at a time at most `most`."""
+        self._largest = largest
+        self._most = most
+        self.held = 0
+
+    async def read(self, receive: Receive) -> bytes:
+        """The body of a request (ASGI 3), to be released when it is answered.
+
+        Of one that is not kept a part is read and dropped, so that its client reads why.
+
+        Raises:
+            Refusal: 413, it is too large; 503, those of other requests leave no room for it.
+            Disconnected: the client went away.
+        """
+        chunks: list[bytes] = []
+        size, kept, more = 0, 0, True
+        full = False
+        try:
+            while more and size <= 2 * self._largest:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                chunk = message.get("body", b"")
+                size, more = size + len(chunk), message.get("more_body", False)
+                full = full or self.held + len(chunk) > self._most
+                if full or size > self._largest:
+                    chunks.clear()
+                    self.release(kept)
+                    kept = 0
+                else:
+                    chunks.append(chunk)
+                    self.held += len(chunk)
+                    kept += len(chunk)
+            if size > self._largest:
+                raise Refusal(413, f"the body: at most {self._largest} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
+            if full:
+                raise Refusal(
+                    503,
+                    f"The server holds as many bytes of requests as it may, {self._most} (TORCHYARD_QUEUE_MIB). "
+                    "Ask again in 1 s.",
+                    retry_after=1,
+                )
+        except BaseException:
+            self.release(kept)
+            raise
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def release(self, size: int) -> None:
+        """Lets go of a body of `size` bytes."""
+        self.held -= size

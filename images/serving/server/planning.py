@@ -1,0 +1,128 @@
+"""How many threads run the model, and with how many of its own each: decided by a short measurement at start."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from server.engine import Engine, Input
+from server.loading import Ready
+from server.replaying import warm_up
+from server.served import ServedModel
+
+# A full batch that takes no longer may be run on the event loop: handing it to a thread and back takes about 0.1 ms,
+# and everybody else who wants the loop waits no longer than this.
+INLINE_SECONDS = 5e-4
+# More instances answer one client later: only for so much more throughput.
+_WORTH = 1.25
+# Each plan is measured for about so long, and not at all where one run takes longer.
+_SECONDS = 0.1
+_FEWEST = 2
+_TIMED = 5
+# Batches, the small ones first, are run once each before the model is ready, as long as that takes no longer in all.
+_WARMING_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`instances` threads run the model, each with `threads` for one operator.
+
+    Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none.
+    """
+
+    instances: int
+    threads: int
+    inline_rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A model that gives the right answers, and how it is going to be run."""
+
+    ready: Ready
+    engine: Engine
+    plan: Plan
+
+    def warm(self, threads: int, *, prepared: bool = False) -> None:
+        """Makes the calling thread one that runs the model, with `threads` for one operator; the one that prepared the
+        model has run the samples already."""
+        self.engine.set_threads(threads)
+        if not prepared:
+            warm_up(self.ready.served, self.ready.samples)
+        started = time.perf_counter()
+        for batch in batches(self.ready):
+            if time.perf_counter() - started < _WARMING_SECONDS:
+                self.ready.served.answer_together(batch)
+
+
+def choose(ready: Ready, engine: Engine, *, cores: int, instances: int | None, threads: int | None) -> Plan:
+    """The plan for `cores`; `instances` and `threads` are taken as given where they are. Changes the calling thread's
+    number of threads."""
+    inline = _inline_rows(ready, engine)
+    if instances or threads or inline or cores == 1:
+        instances = instances or (1 if inline else max(1, cores // (threads or cores)))
+        return Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
+    best, fastest = (1, cores), 0.0
+    for candidate in _candidates(cores):
+        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
+        if throughput is None:
+            break
+        if throughput > _WORTH * fastest:
+            best, fastest = candidate, throughput
+    return Plan(instances=best[0], threads=best[1], inline_rows=0)
+
+
+def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
+    """Batches of sample 0: the largest one, and the powers of two below it."""
+    inputs = ready.samples[0].inputs
+    most = ready.served.contract.batching.max_size // max(1, inputs[0][1][0]) if inputs[0][1] else 1
+    sizes = {most} | {2**power for power in range(1, most.bit_length()) if 2**power < most}
+    return [[inputs] * size for size in sorted(sizes) if size > 1]
+
+
+def _inline_rows(ready: Ready, engine: Engine) -> int:
+    """How many rows a run on the event loop may have: a full batch, if its time is known and short, or none."""
+    contract, together = ready.served.contract, batches(ready)
+    if not together or any(size < 0 for tensor in contract.inputs for size in tensor.shape[1:]):
+        return 0
+    engine.set_threads(1)
+    seconds = []
+    for _ in range(_TIMED):
+        started = time.perf_counter()
+        ready.served.answer_together(together[-1])
+        seconds.append(time.perf_counter() - started)
+        if len(seconds) == 1 and seconds[0] > 100 * INLINE_SECONDS:
+            return 0
+    # The fastest: whatever else the machine does may slow the others down, and does not change what the model takes.
+    return contract.batching.max_size if min(seconds) <= INLINE_SECONDS else 0
+
+
+def _candidates(cores: int) -> list[tuple[int, int]]:
+    """Instances and threads that make up the cores, the fewest instances first."""
+    return sorted({(1, cores), (max(1, cores // 2), min(2, cores)), (cores, 1)})
+
+
+def _throughput(
+    served: ServedModel, inputs: Sequence[Input], engine: Engine, instances: int, threads: int
+) -> float | None:
+    """Runs a second when all instances run the same inputs; None where that would take too long to find out."""
+    barrier = threading.Barrier(instances)
+
+    def runs() -> float | None:
+        engine.set_threads(threads)
+        started = time.perf_counter()
+        served.answer(inputs)
+        once = time.perf_counter() - started
+        barrier.wait()
+        if once > 10 * _SECONDS:
+            return None
+        count, started = 0, time.perf_counter()
+        while count < _FEWEST or time.perf_counter() - started < _SECONDS:
+            served.answer(inputs)
+            count += 1
+        return count / (time.perf_counter() - started)
+
+    with ThreadPoolExecutor(instances) as pool:
+        rates = [running.result() for running in [pool.submit(runs) for _ in range(instances)]]
+    return None if None in rates else sum(rate for rate in rates if rate)

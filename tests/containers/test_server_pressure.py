@@ -1,0 +1,242 @@
+"""The server under pressure: batches, full queues, deadlines, clients that hang up or crawl, and runs that hang."""
+
+import http.client
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from pipeline.engine import Image, Job, Mount
+from pipeline.engine.docker import DockerEngine
+from tests.containers.conftest import SERVING, Running, Start
+
+INFER = "v2/models/slow/infer"
+UNLUCKY, ENDLESS = 13.0, 15.0
+
+
+def _tensor(*values: float) -> dict[str, Any]:
+    return {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": list(values)}
+
+
+def _ask(server: Running, first: float = 1.0, headers: dict[str, str] | None = None) -> requests.Response:
+    body = {"id": str(first), "inputs": [_tensor(first, 0, 0)]}
+    return requests.post(server.url(INFER), json=body, headers=headers, timeout=60)
+
+
+def _together(server: Running, *values: float) -> list[requests.Response]:
+    """The answers to requests that are sent at the same time."""
+    with ThreadPoolExecutor(len(values)) as pool:
+        return list(pool.map(lambda value: _ask(server, value), values))
+
+
+def _events(server: Running) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log().splitlines()]
+
+
+def _batched(folder: Path, size: int) -> Path:
+    """Lets the model of a folder answer requests together."""
+    path = folder / "contract.json"
+    batching = {"max_size": size, "max_delay_ms": 0}
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"batching": batching}))
+    return folder
+
+
+@pytest.fixture
+def batched(start: Start, folder: Path) -> Iterator[Running]:
+    """Each run takes the same tenths of a second, however many rows it has."""
+    with start(_batched(folder, 8)) as running:
+        running.wait_until_ready()
+        yield running
+
+
+def test_requests_are_answered_together_and_each_with_its_own(batched: Running) -> None:
+    started = time.monotonic()
+    _ask(batched)
+    once = time.monotonic() - started
+    started = time.monotonic()
+    answers = _together(batched, *range(20, 37))
+    seconds = time.monotonic() - started
+    assert [answer.json()["outputs"][0]["data"][0] for answer in answers] == [2 * value for value in range(20, 37)]
+    # 17 requests in batches of 8 are 3 or 4 runs.
+    assert seconds < 10 * once
+
+
+def test_one_bad_request_does_not_fail_its_neighbours(batched: Running) -> None:
+    answers = _together(batched, 1, 2, UNLUCKY, 4, 5)
+    assert [answer.status_code for answer in answers] == [200, 200, 500, 200, 200]
+    failed = [event for event in _events(batched) if event["event"] == "model-failed"]
+    assert [event["id"] for event in failed] == [str(UNLUCKY)]
+
+
+@pytest.mark.parametrize(
+    ("model", "possible", "told"),
+    [
+        ("doubled", True, "2 samples and probes got the same answers together as alone"),
+        ("centred", False, "number 0 of 2 requests gets another answer than alone: y differs by up to"),
+    ],
+)
+def test_whether_requests_can_be_answered_together_is_tried(
+    engine: DockerEngine, runtime: Image, archives: Path, model: str, possible: bool, told: str
+) -> None:
+    command = ("/usr/bin/python3.13", "-m", "server.together", "/model", "--memory", "1024")
+    mounts = (Mount(source=archives / model, target="/model"),)
+    lines: list[str] = []
+    engine.run(Job(image=runtime.digest, command=command, limits=SERVING, mounts=mounts), on_line=lines.append)
+    found = json.loads(lines[-1])
+    assert found["possible"] is possible
+    assert told in found["because"]
+    assert (found["max_size"] > 1, bool(found["row_ms"])) == (possible, possible)
+
+
+def test_the_plan_is_logged_and_the_environments(start: Start, archives: Path) -> None:
+    given = {"TORCHYARD_INSTANCES": "2", "TORCHYARD_THREADS": "1"}
+    with start(archives / "slow", **given) as running:
+        running.wait_until_ready()
+        ready = _events(running)[-1]
+        assert (ready["event"], ready["instances"], ready["threads"], ready["max_size"]) == ("ready", 2, 1, 1)
+        assert [answer.status_code for answer in _together(running, 1, 2, 3, 4)] == [200] * 4
+
+
+def test_a_full_queue_is_refused_at_once_and_health_answers(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_QUEUE="2") as running:
+        running.wait_until_ready()
+        with ThreadPoolExecutor(12) as pool:
+            asked = [pool.submit(_ask, running, number) for number in range(12)]
+            time.sleep(0.05)
+            assert requests.get(running.url("v2/health/live"), timeout=1).ok
+            answers = [each.result() for each in asked]
+        refused = [answer for answer in answers if answer.status_code == 503]
+        assert 200 in {answer.status_code for answer in answers}
+        assert len(refused) >= 6
+        for answer in refused:
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert "The queue is full" in answer.json()["error"]
+        assert _ask(running).ok
+
+
+def test_late_requests_and_those_of_gone_clients_are_not_run(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_DEADLINE_MS="60000") as running:
+        running.wait_until_ready()
+        started = time.monotonic()
+        _ask(running)
+        once = time.monotonic() - started
+        with ThreadPoolExecutor(1) as pool:
+            busy = pool.submit(_ask, running)
+            time.sleep(once / 4)
+            gone = [_sent(running) for _ in range(40)]
+            late = _ask(running, headers={"X-Envoy-Expected-Rq-Timeout-Ms": "20"})
+            assert (late.status_code, "deadline passed" in late.json()["error"]) == (504, True)
+            for each in gone:
+                each.close()
+            assert busy.result().ok
+            started = time.monotonic()
+            assert _ask(running).ok
+            # Run all the same, they would take 40 times as long.
+            assert time.monotonic() - started < 20 * once
+
+
+def _sent(running: Running, first: float = 1.0) -> socket.socket:
+    """A client whose request is complete, and who does not wait for the answer."""
+    host, port = running.address.split(":")
+    body = json.dumps({"inputs": [_tensor(first, 0, 0)]})
+    client = socket.create_connection((host, int(port)))
+    client.sendall(f"POST /{INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+    return client
+
+
+def test_large_json_holds_nobody_up_and_costs_its_own_request_only(start: Start, archives: Path) -> None:
+    rows = 1_000_000
+    data = ",".join(["0.12345678"] * 3 * rows)
+    tensor = f'{{"name": "x", "datatype": "FP32", "shape": [{rows}, 3], "data": [{data}]}}'
+    body = f'{{"inputs": [{tensor}], "parameters": {{"binary_data_output": true}}}}'.encode()
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        with ThreadPoolExecutor(1) as pool:
+            large = pool.submit(requests.post, running.url(INFER), data=body, timeout=60)
+            longest = 0.0
+            while not large.done():
+                started = time.monotonic()
+                assert requests.get(running.url("v2/health/live"), timeout=5).ok
+                longest = max(longest, time.monotonic() - started)
+            assert large.result().status_code == 200
+        # As many numbers again in lists of their own take more than half the memory of the container.
+        nested = b'{"inputs": [' + b"[1]," * 15_000_000 + b"1]}"
+        answer = requests.post(running.url(INFER), data=nested, timeout=60)
+        assert (answer.status_code, "takes more memory" in answer.json()["error"]) == (413, True)
+        assert _ask(running).ok
+    assert longest < 1
+
+
+def test_the_front_has_limits(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_CONNECTIONS="20") as running:
+        running.wait_until_ready()
+        host, port = running.address.split(":")
+        for head, status in ((b"X: " + b"a" * 40_000, 431), (b"".join(b"x%d: 1\r\n" % n for n in range(200)), 431)):
+            with socket.create_connection((host, int(port))) as client:
+                client.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
+                assert client.recv(99).startswith(b"HTTP/1.1 %d " % status)
+        idle = [http.client.HTTPConnection(host, int(port)) for _ in range(60)]
+        for connection in idle:
+            connection.connect()
+        assert requests.get(running.url("v2/health/live"), timeout=5).ok
+        assert _ask(running).ok
+        for connection in idle:
+            connection.close()
+
+
+def test_clients_that_crawl_are_given_up(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        host, port = running.address.split(":")
+        started = time.monotonic()
+        with (
+            socket.create_connection((host, int(port)), 30) as head,
+            socket.create_connection((host, int(port)), 30) as body,
+        ):
+            head.sendall(b"GET /v2 HTTP/1.1\r\nHo")
+            body.sendall(f"POST /{INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{{".encode())
+            for client in (head, body):
+                assert client.recv(99).startswith(b"HTTP/1.1 408 ")
+        assert 9 < time.monotonic() - started < 20
+
+
+def test_a_run_that_hangs_is_not_live_and_a_second_signal_ends_it(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_STUCK_SECONDS="1") as running:
+        running.wait_until_ready()
+        assert requests.get(running.url("v2/health/live"), timeout=5).ok
+        with _sent(running, ENDLESS):
+            deadline = time.monotonic() + 10
+            while requests.get(running.url("v2/health/live"), timeout=5).ok and time.monotonic() < deadline:
+                time.sleep(0.1)
+            reply = requests.get(running.url("v2/health/live"), timeout=5)
+            assert (reply.status_code, "STUCK_SECONDS" in reply.json()["error"]) == (503, True)
+            running.container.kill(signal="SIGTERM")
+            time.sleep(1)
+            running.container.reload()
+            assert running.container.status == "running"
+            running.container.kill(signal="SIGTERM")
+            assert running.exit_code() == 128 + signal.SIGTERM
+        events = [(event["event"], event["level"]) for event in _events(running)]
+        assert events[-3:] == [("stuck", "error"), ("draining", "info"), ("ended", "warning")]
+
+
+def test_the_logs_level_changes_at_run_time(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_LOG_LEVEL="warning") as running:
+        running.wait_until_ready()
+        assert not running.log()
+        for _ in range(2):
+            running.container.kill(signal="SIGUSR1")
+            time.sleep(0.2)
+        assert _ask(running, 7.0).ok
+        events = _events(running)
+        assert [event["tells"] for event in events if event["event"] == "log-level"] == ["info", "debug"]
+        # The health check's own requests are there, too.
+        (asked,) = (event for event in events if event.get("path") == f"/{INFER}")
+        assert (asked["event"], asked["id"], asked["status"]) == ("request", "7.0", 200)

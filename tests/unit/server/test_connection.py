@@ -1,0 +1,255 @@
+"""A connection in front of a transport that only remembers: limits of size, number and time."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from server import connection
+from server.connection import Connection, sweep
+
+
+@dataclass
+class Transport:
+    """Keeps what is written; the other side has hung up once it is closed."""
+
+    protocol: Any = None
+    written: bytes = b""
+    closing: bool = False
+    aborted: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closing = True
+
+    def abort(self) -> None:
+        self.closing = self.aborted = True
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return self.extra.get(name, default)
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+    @property
+    def status(self) -> int:
+        return int(self.written.split(b" ")[1]) if self.written else 0
+
+    @property
+    def error(self) -> str:
+        return str(json.loads(self.written.partition(b"\r\n\r\n")[2])["error"])
+
+
+async def _answering(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def _waiting(_: Any, __: Any, ___: Any) -> None:
+    await asyncio.sleep(60)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that connections see, in its only element."""
+    now = [1000.0]
+    monkeypatch.setattr(connection, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture(autouse=True)
+def _three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Connection.limits, "connections", 3)
+
+
+class Front:
+    """Makes connections to one server."""
+
+    def __init__(self, app: Any = _answering) -> None:
+        self._config = uvicorn.Config(app, http=Connection, ws="none", lifespan="off", log_config=None)
+        self.state = ServerState()
+
+    def connect(self) -> tuple[Connection, Transport]:
+        made = Connection(self._config, self.state, {}, _loop=asyncio.get_running_loop())
+        transport = Transport(protocol=made)
+        made.connection_made(cast(asyncio.Transport, transport))
+        return made, transport
+
+
+def _run(work: Callable[[], Awaitable[None]]) -> None:
+    async def main() -> None:
+        await work()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+
+
+_GET = b"GET /v2 HTTP/1.1\r\nHost: x\r\n"
+_POST = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
+
+
+def test_requests_of_one_connection_are_answered_one_after_the_other() -> None:
+    async def work() -> None:
+        made, transport = Front().connect()
+        for number in range(1, 3):
+            made.data_received(_GET + b"\r\n")
+            await asyncio.sleep(0.01)
+            assert transport.written.count(b"HTTP/1.1 200") == number
+        assert not transport.closing
+
+    _run(work)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        _GET + b"X: " + b"a" * 2**15,
+        b"GET /" + b"a" * 2**15,
+        _GET + b"".join(b"x%d: 1\r\n" % number for number in range(99)) + b"Last: 1\r\n\r\n",
+        _GET + b"X: " + b"a" * 2**15 + b"\r\n\r\n",
+        b"GET /" + b"a" * 2**15 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_a_head_that_is_too_large_is_a_431(head: bytes) -> None:
+    async def work() -> None:
+        made, transport = Front().connect()
+        made.data_received(head)
+        await asyncio.sleep(0.01)
+        assert (transport.status, transport.closing) == (431, True)
+        assert "are taken" in transport.error
+        made.data_received(b"more")
+
+    _run(work)
+
+
+def test_what_is_not_http_is_a_400_in_json() -> None:
+    async def work() -> None:
+        made, transport = Front().connect()
+        made.data_received(b"\x16\x03\x01\x00 hello\r\n\r\n")
+        assert (transport.status, transport.closing) == (400, True)
+        assert "Invalid HTTP" in transport.error
+
+    _run(work)
+
+
+def test_an_idle_connection_makes_room_and_a_busy_one_does_not(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        idle = []
+        for _ in range(3):
+            idle.append(front.connect())
+            clock[0] += 1
+        idle[0][0].data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        _, newer = front.connect()
+        assert [transport.closing for _, transport in idle] == [False, True, False]
+        assert not newer.closing
+        for made in list(front.state.connections):
+            if not made.transport.is_closing():
+                made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        _, refused = front.connect()
+        assert (refused.status, refused.closing) == (503, True)
+        assert "All 3 connections are in use" in refused.error
+
+    _run(work)
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"), [(b"", 0), (b"GET /v2 HT", 408), (_GET, 408), (_POST, 408), (_POST + b"a" * 999, 408)]
+)
+def test_a_request_that_does_not_come_is_given_up(clock: list[float], sent: bytes, status: int) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        made, transport = front.connect()
+        made.data_received(sent)
+        await asyncio.sleep(0.01)
+        clock[0] += 9.9
+        sweep(front.state.connections)
+        assert not transport.closing
+        clock[0] += 0.2
+        sweep(front.state.connections)
+        assert (transport.closing, transport.status) == (True, status)
+
+    _run(work)
+
+
+def test_a_large_body_may_take_longer(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        made, transport = front.connect()
+        made.data_received(_POST + b"a" * 2**17)
+        clock[0] += 10 + 7.9
+        sweep(front.state.connections)
+        assert not transport.closing
+        clock[0] += 1
+        sweep(front.state.connections)
+        assert transport.status == 408
+
+    _run(work)
+
+
+def test_a_request_that_came_in_may_take_as_long_as_it_takes(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        made, transport = front.connect()
+        made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        clock[0] += 3600
+        sweep(front.state.connections)
+        assert not transport.closing
+
+    _run(work)
+
+
+def test_a_client_that_does_not_read_is_cut_off(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        made, transport = front.connect()
+        made.data_received(_GET + b"\r\n")
+        made.pause_writing()
+        clock[0] += 9
+        made.resume_writing()
+        made.pause_writing()
+        clock[0] += 9
+        sweep(front.state.connections)
+        assert not transport.aborted
+        clock[0] += 2
+        sweep(front.state.connections)
+        assert transport.aborted
+
+    _run(work)
+
+
+def test_work_for_a_client_that_went_away_is_cancelled() -> None:
+    cancelled: list[bool] = []
+
+    async def app(_: Any, __: Any, ___: Any) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+
+    async def work() -> None:
+        made, _ = Front(app).connect()
+        made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        made.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert cancelled == [True]
+
+    _run(work)

@@ -1,0 +1,82 @@
+"""Large JSON is parsed where it holds nobody up; here in a thread, and in a process in tests/containers."""
+
+import asyncio
+import json
+import pickle
+from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server import contract, elsewhere
+from server.elsewhere import Elsewhere
+from server.refusal import Refusal
+from server.request import Request
+from tests.unit.server import models
+
+
+class Pickling(ThreadPoolExecutor):
+    """Hands over what a process could be handed over."""
+
+    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Any:
+        sent = pickle.loads(pickle.dumps(work))
+        return super().submit(lambda: pickle.loads(pickle.dumps(sent(*arguments, **named))))
+
+
+class Broken(ThreadPoolExecutor):
+    """Ends with its first work."""
+
+    def submit(self, _: Any, /, *__: Any, **___: Any) -> Any:
+        def fail() -> None:
+            raise BrokenProcessPool
+
+        return super().submit(fail)
+
+
+def _parse(folder: Path, body: bytes, *executors: Executor) -> Request:
+    waiting = iter(executors)
+    parser = Elsewhere(contract.read(models.write(folder)), lambda: next(waiting))
+    return asyncio.run(parser.parse(body, None))
+
+
+def _body(**changes: Any) -> bytes:
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]} | changes
+    return json.dumps({"id": "7", "inputs": [tensor]}).encode()
+
+
+def test_a_request_comes_back(tmp_path: Path) -> None:
+    request = _parse(tmp_path, _body(), Pickling(1))
+    ((datatype, shape, content),) = request.inputs
+    assert (request.id, datatype, shape) == ("7", "FP32", (1, 3))
+    assert np.frombuffer(content, np.float32).tolist() == [1, 2, 3]
+
+
+def test_a_refusal_comes_back(tmp_path: Path) -> None:
+    with pytest.raises(Refusal, match=r"data: shape \[1, 3\] takes 3 values, got 2") as refused:
+        _parse(tmp_path, _body(data=[1, 2]), Pickling(1))
+    assert refused.value.status == 400
+
+
+def test_too_little_memory_is_a_413(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> Request:
+        raise MemoryError
+
+    monkeypatch.setattr(elsewhere, "parse", full)
+    with pytest.raises(Refusal, match="takes more memory than this server has") as refused:
+        _parse(tmp_path, _body(), ThreadPoolExecutor(1))
+    assert refused.value.status == 413
+
+
+def test_a_process_that_was_ended_is_replaced(tmp_path: Path) -> None:
+    waiting = iter([Broken(1), Pickling(1)])
+    parser = Elsewhere(contract.read(models.write(tmp_path)), lambda: next(waiting))
+
+    async def twice() -> Request:
+        with pytest.raises(Refusal, match="takes more memory"):
+            await parser.parse(_body(), None)
+        return await parser.parse(_body(), None)
+
+    assert asyncio.run(twice()).id == "7"

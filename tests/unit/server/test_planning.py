@@ -1,0 +1,135 @@
+"""How many threads run the model: what is given, what is measured, and what is small enough for the event loop."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import contract, planning
+from server.contract import ALONE, Batching
+from server.engine import Input
+from server.loading import Ready, prepare
+from server.planning import Plan, Prepared, batches, choose
+from tests.unit.server import models
+from tests.unit.server.fake_engine import FakeEngine, FakeModel, Output
+
+
+@dataclass
+class Timed(FakeModel):
+    """Takes `seconds` for a run."""
+
+    archive: str = "double"
+    seconds: float = 0.0
+
+    def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+        time.sleep(self.seconds)
+        return super().forward(inputs)
+
+
+def _ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any) -> tuple[Ready, FakeEngine]:
+    described = replace(contract.read(models.write(folder, **changes)), batching=batching)
+    engine = FakeEngine()
+    ready = prepare(described, folder, engine, threads=1)
+    return replace(ready, served=replace(ready.served, model=model)), engine
+
+
+_BATCHING = Batching(max_size=4, max_delay_ms=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "plan"),
+    [
+        ({"instances": 3, "threads": None}, (3, 2)),
+        ({"instances": None, "threads": 2}, (4, 2)),
+        ({"instances": 2, "threads": 1}, (2, 1)),
+        ({"instances": None, "threads": 20}, (1, 20)),
+    ],
+)
+def test_what_is_given_is_taken(tmp_path: Path, given: dict[str, int | None], plan: tuple[int, int]) -> None:
+    ready, engine = _ready(tmp_path, Timed())
+    chosen = choose(ready, engine, cores=8, **given)
+    assert (chosen.instances, chosen.threads) == plan
+
+
+def test_one_core_leaves_nothing_to_choose(tmp_path: Path) -> None:
+    ready, engine = _ready(tmp_path, Timed())
+    assert choose(ready, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1, inline_rows=0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "instances"),
+    [((50.0, 55.0, 60.0), 1), ((50.0, 70.0, 80.0), 2), ((50.0, 70.0, 90.0), 4), ((50.0, 55.0, 63.0), 4)],
+)
+def test_instances_are_as_many_as_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], instances: int
+) -> None:
+    measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
+    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
+    ready, engine = _ready(tmp_path, Timed())
+    chosen = choose(ready, engine, cores=4, instances=None, threads=None)
+    assert (chosen.instances, chosen.threads) == (instances, 4 // instances)
+
+
+def test_throughput_is_that_of_all_instances(tmp_path: Path) -> None:
+    ready, engine = _ready(tmp_path, Timed(seconds=0.02))
+    rate = planning._throughput(ready.served, ready.samples[0].inputs, engine, 3, 1)
+    # A run takes 20 ms, and more on a busy machine.
+    assert rate
+    assert 0 < rate <= 3 / 0.02
+
+
+def test_a_model_that_takes_long_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_SECONDS", 0.001)
+    model = Timed(seconds=0.02)
+    ready, engine = _ready(tmp_path, model)
+    assert choose(ready, engine, cores=2, instances=None, threads=None).instances == 1
+    assert model.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batching", "shape", "rows"),
+    [
+        (0.0, _BATCHING, [-1, 3], 4),
+        (0.03, _BATCHING, [-1, 3], 0),
+        (0.0, ALONE, [-1, 3], 0),
+        (0.0, _BATCHING, [-1, -1], 0),
+    ],
+)
+def test_short_batches_of_one_shape_are_run_on_the_loop(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    batching: Batching,
+    shape: list[int],
+    rows: int,
+) -> None:
+    monkeypatch.setattr(planning, "INLINE_SECONDS", 0.02)
+    inputs = [{"name": "x", "datatype": "FP32", "shape": shape}]
+    ready, engine = _ready(tmp_path, Timed(seconds=seconds), batching, inputs=inputs)
+    chosen = choose(ready, engine, cores=2, instances=None, threads=None)
+    assert chosen.inline_rows == rows
+    if rows:
+        assert (chosen.instances, chosen.threads) == (1, 2)
+
+
+def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
+    model = Timed()
+    ready, engine = _ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
+    assert [len(batch) for batch in batches(ready)] == [2, 4, 6]
+    prepared = Prepared(ready=ready, engine=engine, plan=Plan(instances=1, threads=3, inline_rows=0))
+    prepared.warm(3)
+    assert engine.threads() == 3
+    assert model.batches == [1, 1, 1, 1, 2, 4, 6]
+    prepared.warm(3, prepared=True)
+    assert model.batches[7:] == [2, 4, 6]
+
+
+def test_no_thread_is_left(tmp_path: Path) -> None:
+    before = threading.active_count()
+    ready, engine = _ready(tmp_path, Timed(seconds=0.001))
+    choose(ready, engine, cores=4, instances=None, threads=None)
+    assert threading.active_count() == before

@@ -1,0 +1,295 @@
+"""What is run together, in which thread, and what becomes of each request."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server import contract
+from server.answers import Answer, ModelFailed
+from server.contract import Batching
+from server.engine import Input
+from server.errors import LoadFailed
+from server.loading import Ready, prepare
+from server.planning import Plan, Prepared
+from server.refusal import Refusal
+from server.scheduler import QueueLimits, Scheduler
+from tests.unit.server import models
+from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Output
+
+_LIMITS = QueueLimits(requests=8, size=1000)
+_BATCHING = Batching(max_size=4, max_delay_ms=0)
+_PLAN = Plan(instances=1, threads=1, inline_rows=0)
+
+
+@dataclass
+class Gated(FakeModel):
+    """Doubles its input once its gate is open; fails where 13 is among it, and tells what was run in which thread."""
+
+    archive: str = "double"
+    gate: threading.Event = field(default_factory=threading.Event)
+    started: threading.Event = field(default_factory=threading.Event)
+    threads: list[str] = field(default_factory=list)
+
+    def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+        self.threads.append(threading.current_thread().name)
+        self.started.set()
+        assert self.gate.wait(10)
+        if 13 in np.frombuffer(inputs[0][2], np.float32):
+            raise ModelError("unlucky number")
+        return super().forward(inputs)
+
+
+def _rows(*values: float) -> list[Input]:
+    """A request with a row of each value."""
+    return [("FP32", (len(values), 3), np.repeat(np.array(values, np.float32), 3).tobytes())]
+
+
+def _values(answers: Sequence[Answer]) -> list[float]:
+    """The first element of each row of an answer."""
+    found: list[float] = np.frombuffer(answers[0].content, np.float32)[::3].tolist()
+    return found
+
+
+@dataclass
+class Bench:
+    """A scheduler whose model runs when its gate is open."""
+
+    scheduler: Scheduler
+    model: Gated
+
+    async def queued(self, *requests: list[Input], first: float = 1) -> list["asyncio.Task[Sequence[Answer]]"]:
+        """Requests that wait, one after the other, while the model runs the first one."""
+        tasks = [asyncio.ensure_future(self.scheduler.answer(_rows(first)))]
+        await asyncio.to_thread(self.model.started.wait, 10)
+        for request in requests:
+            tasks.append(asyncio.ensure_future(self.scheduler.answer(request)))
+            await asyncio.sleep(0)
+        return tasks
+
+
+def _run(
+    folder: Path,
+    work: Callable[[Bench], Awaitable[Any]],
+    *,
+    batching: Batching = _BATCHING,
+    plan: Plan = _PLAN,
+    limits: QueueLimits = _LIMITS,
+) -> Any:
+    """What `work` returns, with a scheduler that has begun; it is stopped afterwards."""
+    described = replace(contract.read(models.write(folder)), batching=batching)
+    engine, model = FakeEngine(), Gated()
+    model.gate.set()
+
+    def prepared() -> Prepared:
+        ready = prepare(described, folder, engine, threads=1)
+        served = replace(ready.served, model=model)
+        return Prepared(ready=replace(ready, served=served), engine=engine, plan=plan)
+
+    async def main() -> Any:
+        scheduler = Scheduler(prepared, limits)
+        scheduler.start()
+        await asyncio.to_thread(scheduler.prepared.result, 10)
+        scheduler.begin()
+        for seen in (model.batches, model.threads):
+            seen.clear()
+        model.gate.clear()
+        model.started.clear()
+        try:
+            return await work(Bench(scheduler, model))
+        finally:
+            model.gate.set()
+            assert await asyncio.to_thread(scheduler.stop, 10)
+
+    return asyncio.run(main())
+
+
+def test_what_queued_up_during_a_run_is_the_next_batch(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2), _rows(3, 4), _rows(5), _rows(6))
+        assert bench.scheduler.statistics.queued == 4
+        bench.model.gate.set()
+        answers = [_values(each) for each in await asyncio.gather(*tasks)]
+        assert answers == [[2], [4], [6, 8], [10], [12]]
+        # Four rows at most: 2, 3 and 4, and 5, and then what is left.
+        assert bench.model.batches == [1, 3, 1]
+        statistics = bench.scheduler.statistics
+        assert (statistics.executions, statistics.inferences, statistics.queued) == (3, 6, 0)
+        assert (statistics.success.count, statistics.queue.count, statistics.fail.count) == (5, 5, 0)
+        assert {rows: each.compute_infer.count for rows, each in statistics.batches.items()} == {1: 2, 4: 1}
+        assert statistics.compute_infer.ns == 5 * 2
+        assert statistics.last_inference_ms > 1_700_000_000_000
+
+    _run(tmp_path, work)
+
+
+def test_without_batching_each_request_is_a_run(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2), _rows(3))
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(*tasks)] == [[2], [4], [6]]
+        assert bench.model.batches == [1, 1, 1]
+
+    _run(tmp_path, work, batching=contract.ALONE)
+
+
+def test_a_request_larger_than_a_batch_runs_alone(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2), _rows(*range(20, 26)), _rows(3))
+        bench.model.gate.set()
+        await asyncio.gather(*tasks)
+        assert bench.model.batches == [1, 2, 1]
+
+    _run(tmp_path, work)
+
+
+def test_one_bad_request_fails_alone(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2), _rows(13), _rows(3))
+        bench.model.gate.set()
+        first, two, unlucky, three = await asyncio.gather(*tasks, return_exceptions=True)
+        assert isinstance(unlucky, ModelFailed)
+        assert [_values(each) for each in (first, two, three)] == [[2], [4], [6]]  # type: ignore[arg-type]
+        assert bench.model.batches == [1, 3, 1, 1, 1]
+        assert (bench.scheduler.statistics.fail.count, bench.scheduler.statistics.success.count) == (1, 3)
+
+    _run(tmp_path, work)
+
+
+def test_small_batches_run_on_the_event_loop(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        answers = await asyncio.gather(*(bench.scheduler.answer(_rows(value)) for value in range(6)))
+        assert [_values(each) for each in answers] == [[2 * value] for value in range(6)]
+        assert bench.model.batches == [4, 2]
+        assert set(bench.model.threads) == {threading.current_thread().name}
+        await bench.scheduler.answer(_rows(*range(5)))
+        assert bench.model.threads[-1] == "inference"
+
+    _run(tmp_path, work, plan=Plan(instances=1, threads=1, inline_rows=4))
+
+
+def test_every_instance_warms_up_and_serves(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2))
+        while len(bench.model.threads) < 2:
+            await asyncio.sleep(0.001)
+        bench.model.gate.set()
+        await asyncio.gather(*tasks)
+        assert sorted(bench.model.threads) == ["inference", "inference-1"]
+
+    _run(tmp_path, work, plan=Plan(instances=2, threads=1, inline_rows=0))
+
+
+@pytest.mark.parametrize("inline_rows", [0, 4])
+def test_a_delay_lets_others_join(tmp_path: Path, inline_rows: int) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        first = asyncio.ensure_future(bench.scheduler.answer(_rows(1)))
+        await asyncio.sleep(0.02)
+        await asyncio.gather(first, bench.scheduler.answer(_rows(2)))
+        assert bench.model.batches == [2]
+        # A full batch does not wait.
+        started = time.monotonic()
+        await asyncio.gather(*(bench.scheduler.answer(_rows(value)) for value in range(4)))
+        assert time.monotonic() - started < 1
+
+    plan = Plan(instances=1, threads=1, inline_rows=inline_rows)
+    _run(tmp_path, work, batching=Batching(max_size=4, max_delay_ms=2000 if not inline_rows else 300), plan=plan)
+
+
+@pytest.mark.parametrize(
+    ("limits", "waiting"), [(QueueLimits(requests=2, size=10**6), 2), (QueueLimits(requests=99, size=24), 2)]
+)
+def test_a_full_queue_refuses_at_once(tmp_path: Path, limits: QueueLimits, waiting: int) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(*(_rows(value) for value in range(waiting)))
+        with pytest.raises(Refusal, match=r"The queue is full: 2 requests of 24 bytes.*TORCHYARD_QUEUE") as refused:
+            await bench.scheduler.answer(_rows(9))
+        assert (refused.value.status, refused.value.retry_after) == (503, 1)
+        assert bench.scheduler.statistics.rejected == 1
+        bench.model.gate.set()
+        await asyncio.gather(*tasks)
+        assert _values(await bench.scheduler.answer(_rows(9))) == [18]
+
+    _run(tmp_path, work, limits=limits)
+
+
+def test_a_request_whose_client_went_away_is_not_run(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        first, gone, kept = await bench.queued(_rows(2), _rows(3))
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert bench.scheduler.statistics.queued == 1
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(first, kept)] == [[2], [6]]
+        assert bench.model.batches == [1, 1]
+        assert (bench.scheduler.statistics.cancelled, bench.scheduler.statistics.fail.count) == (1, 0)
+
+    _run(tmp_path, work)
+
+
+def test_a_request_past_its_deadline_is_a_504_and_not_run(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        (first,) = await bench.queued()
+        for deadline in (time.monotonic() - 1, time.monotonic() + 0.02):
+            with pytest.raises(Refusal, match="deadline passed") as refused:
+                await bench.scheduler.answer(_rows(2), deadline=deadline)
+            assert refused.value.status == 504
+        bench.model.gate.set()
+        assert _values(await bench.scheduler.answer(_rows(3), deadline=time.monotonic() + 10)) == [6]
+        await first
+        assert bench.model.batches == [1, 1]
+        assert (bench.scheduler.statistics.expired, bench.scheduler.statistics.cancelled) == (2, 0)
+
+    _run(tmp_path, work)
+
+
+def test_a_run_that_does_not_end_is_seen_and_stop_does_not_wait_for_it(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        assert bench.scheduler.busy_seconds() == 0
+        (first,) = await bench.queued()
+        await asyncio.sleep(0.05)
+        assert bench.scheduler.busy_seconds() >= 0.05
+        assert not await asyncio.to_thread(bench.scheduler.stop, 0.05)
+        bench.model.gate.set()
+        await first
+
+    _run(tmp_path, work)
+
+
+def test_why_the_model_did_not_get_ready_is_told() -> None:
+    def broken() -> Prepared:
+        raise LoadFailed("no archive")
+
+    scheduler = Scheduler(broken, _LIMITS)
+    scheduler.start()
+    with pytest.raises(LoadFailed, match="no archive"):
+        scheduler.prepared.result(timeout=5)
+    assert scheduler.busy_seconds() == 0
+
+
+def test_a_thread_that_cannot_warm_up_ends_the_start(tmp_path: Path) -> None:
+    class Clumsy(FakeEngine):
+        def set_threads(self, count: int, /) -> None:
+            if threading.current_thread().name == "inference-1":
+                raise LoadFailed("no thread")
+            super().set_threads(count)
+
+    described, engine = contract.read(models.write(tmp_path)), Clumsy()
+
+    def prepared() -> Prepared:
+        ready: Ready = prepare(described, tmp_path, engine, threads=1)
+        return Prepared(ready=ready, engine=engine, plan=Plan(instances=2, threads=1, inline_rows=0))
+
+    scheduler = Scheduler(prepared, _LIMITS)
+    scheduler.start()
+    with pytest.raises(LoadFailed, match="no thread"):
+        scheduler.prepared.result(timeout=5)
