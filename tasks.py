@@ -34,6 +34,8 @@ from pipeline.pins import load as load_pins
 from pipeline.progress import say
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.smoke import smoke as judge_container
+from pipeline.soak import soak as soak_image
+from pipeline.storm import storm as storm_image
 
 HOME = Path(__file__).resolve().parent
 BUILD = HOME / "build"
@@ -248,6 +250,23 @@ def bench(_: Context, model: str, against: str = "", seconds: float = 2.0, round
     build = BUILD / image.archive.trained.spec.name
     measure(image, load=load, plan=plan, engine=engine, build=build, against=against)
     say(f"{_shown(build / 'bench.json')} holds the figures, and {_shown(build / 'bench.svg')} draws them.")
+
+
+@command(model=_MODEL, minutes="how long")
+def soak(_: Context, model: str, minutes: float = 60.0) -> None:
+    """Load the image for a long time with good, wrong and disconnecting clients, and judge whether it grows."""
+    image, engine = _line(model).assemble, connect()
+    load = pinned_images.load(load_pins(), engine=engine)
+    soak_image(image, minutes=minutes, load=load, engine=engine, build=BUILD / image.archive.trained.spec.name)
+
+
+@command(model=_MODEL, times="how often", clients="how many keep it busy")
+def storm(_: Context, model: str, times: int = 50, clients: int = 16) -> None:
+    """Stop the image with SIGTERM under full load, many times, and see that no accepted request is lost."""
+    image, engine = _line(model).assemble, connect()
+    load = pinned_images.load(load_pins(), engine=engine)
+    build = BUILD / image.archive.trained.spec.name
+    storm_image(image, times=times, clients=clients, load=load, engine=engine, build=build)
 
 
 @command(model="only this model's", images="also every image, and containers that a killed run left")

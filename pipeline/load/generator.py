@@ -4,7 +4,7 @@ import json
 import shutil
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from pipeline.load import h2load
 from pipeline.load.bodies import PROTOCOLS, Protocol, body
 from pipeline.load.figures import Percentiles, percentiles
 from pipeline.load.samples import samples, wrong
+from pipeline.progress import say
 
 PORTS: Mapping[Protocol, int] = {"rest-binary": 8080, "rest-json": 8080, "grpc": 8081}
 _PYTHON = "/usr/bin/python3.13"
@@ -58,6 +59,7 @@ class Generator:
         allowed = json.loads(archive.contract.path.read_text(encoding="utf-8"))["tolerance"]
         self._tolerance = Tolerance(absolute=allowed["absolute"], relative=allowed["relative"])
         self._samples = samples(archive)[:_WITNESSES]
+        self._lengths: dict[tuple[str, Protocol], int] = {}
         self._limits = Limits(memory=1024, cpus=engine.info().cpus, pids=64)
 
     def __enter__(self) -> Self:
@@ -99,9 +101,11 @@ class Generator:
         log, witnessed = self._h2load(serving, protocol, clients, f"--requests={count}", witness=witness)
         errors = Counter({f"status {status}": int(n) for status, n in _counted(log.statuses) if status != 200})
         errors["not answered"] += max(log.failed, count - len(log.statuses)) - int((log.statuses <= 0).sum())
-        # Answers to one request are as long as each other, and an error is not: gRPC's come with status 200.
-        if protocol != "rest-json" and log.data % count:
-            errors["answers of another length"] += 1
+        # gRPC's errors come with status 200 and without a message. JSON's length depends on a number's last digits.
+        if protocol != "rest-json":
+            length = self._length(serving, protocol)
+            if log.data != count * length:
+                errors["answer of another length"] += max(1, round(abs(count - log.data / max(length, 1))))
         checked = self._judge(witnessed, errors)
         return Loaded(
             protocol=protocol,
@@ -112,6 +116,13 @@ class Generator:
             checked=checked,
             errors=dict(+errors),
         )
+
+    def _length(self, serving: str, protocol: Protocol) -> int:
+        """How many bytes a server answers to the request that h2load sends."""
+        if (serving, protocol) not in self._lengths:
+            log, _ = self._h2load(serving, protocol, 1, "--requests=1", witness=None)
+            self._lengths[serving, protocol] = log.data
+        return self._lengths[serving, protocol]
 
     def arrivals(self, serving: str, protocol: Protocol, *, rate: float, seconds: float) -> Loaded:
         """Requests that arrive at `rate`, whatever the server does; every answer is looked at. HTTP only."""
@@ -133,6 +144,36 @@ class Generator:
             checked=checked,
             errors=dict(+errors),
         )
+
+    def storm(
+        self, serving: str, *, clients: int, seconds: float, on_loaded: Callable[[], None]
+    ) -> tuple[Mapping[str, Any], Counter[str]]:
+        """So many clients keep a server busy and go on until it accepts nothing more; see images/load/clients/storm.py.
+
+        `on_loaded` is called after so many seconds. Returns what became of the requests, and what was answered wrongly.
+        """
+
+        def on_line(line: str) -> None:
+            if line == "loaded":
+                on_loaded()
+            else:
+                say(f"  {line}")
+
+        command = ("-m", "clients.storm", f"--clients={clients}", f"--seconds={seconds}")
+        outcome = self._clients(serving, "rest-binary", command, on_line=on_line)
+        errors: Counter[str] = Counter()
+        self._judge({"answers": outcome["answers"], "lost": {}}, errors)
+        return outcome, errors
+
+    def mischief(self, serving: str, *, rate: float, seconds: float, ports: Iterable[int]) -> Mapping[str, int]:
+        """Wrong requests and clients that leave; how often each came to what, see images/load/clients/mischief.py."""
+        out = self._file("mischief.json")
+        options = (f"--rate={rate}", f"--seconds={seconds}", f"--out={_OUT / out.name}")
+        request = str(_OUT / "rest-json-0.http")
+        command = (_PYTHON, "-m", "clients.mischief", *options, "--ports", *map(str, ports), "--", request)
+        self._engine.run(self._job(serving, command), on_line=say)
+        played: dict[str, int] = json.loads(out.read_bytes())
+        return played
 
     def _h2load(
         self, serving: str, protocol: Protocol, clients: int, amount: str, *, witness: float | None
@@ -156,19 +197,23 @@ class Generator:
             command = ("-m", "clients.closed", f"--rate={witness}", f"--h2load={json.dumps(arguments)}")
             # There is no client for gRPC in Python's standard library; what is mixed up is so for both.
             spoken: Protocol = "rest-binary" if protocol == "grpc" else protocol
-            outcome = self._clients(serving, spoken, command, on_line=printed)
+            outcome = self._clients(serving, spoken, command, on_line=printed.append)
         return h2load.parse(log.read_text(encoding="utf-8"), "\n".join(printed)), outcome
 
     def _clients(
-        self, serving: str, protocol: Protocol, command: tuple[str, ...], *, on_line: list[str] | None = None
+        self,
+        serving: str,
+        protocol: Protocol,
+        command: tuple[str, ...],
+        *,
+        on_line: Callable[[str], None] = say,
     ) -> Mapping[str, Any]:
         """Runs clients of images/load with the samples as requests; what they write."""
         out = self._file("outcome.json")
         out.unlink(missing_ok=True)
         files = [str(_OUT / f"{protocol}-{number}.http") for number in range(len(self._samples))]
         arguments = (f"--port={PORTS[protocol]}", f"--out={_OUT / out.name}", *files)
-        printed = [] if on_line is None else on_line
-        self._engine.run(self._job(serving, (_PYTHON, *command, *arguments)), on_line=printed.append)
+        self._engine.run(self._job(serving, (_PYTHON, *command, *arguments)), on_line=on_line)
         outcome: dict[str, Any] = json.loads(out.read_bytes())
         return outcome
 

@@ -3,21 +3,18 @@
 import json
 from base64 import b64encode
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
-from safetensors.numpy import save
 
 from pipeline import bench as benching
-from pipeline.artifacts import File, ServingImage
+from pipeline.artifacts import ServingImage
 from pipeline.bench import Plan, bench, bench_plan
 from pipeline.bench.report import Report
 from pipeline.engine import Job
 from pipeline.errors import BenchError, EngineError, SpecError
-from tests.unit import values
+from tests.unit import served
 from tests.unit.fake_engine import FakeEngine
 
 PLAN = Plan(seconds=1, rounds=2, protocols=("rest-binary", "rest-json"), clients=(1, 4))
@@ -84,28 +81,13 @@ def world(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     return made
 
 
-def _image(folder: Path, engine: FakeEngine, *, trainer: str = "", operators: bool = False) -> ServingImage:
-    archive = values.archive(folder, operators=operators)
-    x, y = np.zeros((1, 4), np.float32), np.array([[1, 2]], np.float32)
-    archive.samples.path.write_bytes(save({"0/input/x": x, "0/output/y": y}))
-    contract = json.loads(archive.contract.path.read_text()) | {"tolerance": {"absolute": 0.01, "relative": 0.0}}
-    archive.contract.path.write_text(json.dumps(contract))
-    trained = replace(archive.trained, trainer=trainer or engine.add("trainer").digest, ops=archive.ops)
-    archive = replace(archive, trained=trained, samples=File.of(archive.samples.path))
-    served = engine.add("tiny:1.0.0-cpu", config={"Cmd": ["new"]})
-    return ServingImage(
-        tag="tiny:1.0.0-cpu", digest=served.digest, diff_ids=(), device="cpu", runtime="sha256:2", archive=archive
-    )
-
-
 def _bench(image: ServingImage, engine: FakeEngine, folder: Path, *, against: str = "") -> Report:
-    load = engine.add("torchyard-load:v1", config={"Cmd": ["load"]})
-    return bench(image, load=load, plan=PLAN, engine=engine, build=folder / "build", against=against)
+    return bench(image, load=served.load(engine), plan=PLAN, engine=engine, build=folder / "build", against=against)
 
 
 @pytest.mark.usefixtures("world")
 def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    _bench(_image(tmp_path, engine), engine, tmp_path)
+    _bench(served.image(tmp_path, engine), engine, tmp_path)
     printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 120
     table = printed[printed.index("tiny:1.0.0-cpu with 1 cores and 512 MiB, medians of 2 rounds") :]
@@ -135,7 +117,7 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
 
 @pytest.mark.usefixtures("world")
 def test_the_record_holds_every_cell_and_the_picture_is_drawn(engine: FakeEngine, tmp_path: Path) -> None:
-    report = _bench(_image(tmp_path, engine), engine, tmp_path)
+    report = _bench(served.image(tmp_path, engine), engine, tmp_path)
     record = json.loads((tmp_path / "build/bench.json").read_text())
     assert len(record["cells"]) == len(report.cells) == 2 * 2 * (2 + 3)
     assert record["cells"][0]["loaded"]["latency"]["p50"] == 4
@@ -149,7 +131,7 @@ def test_the_record_holds_every_cell_and_the_picture_is_drawn(engine: FakeEngine
 def test_two_images_are_compared_in_pairs_and_take_turns(
     engine: FakeEngine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    image = _image(tmp_path, engine)
+    image = served.image(tmp_path, engine)
     engine.add("tiny:old", config={"Cmd": ["old"]})
     report = _bench(image, engine, tmp_path, against="tiny:old")
     assert report.ratio(("rest-binary", 4, None), of="tiny:1.0.0-cpu", to="tiny:old") == pytest.approx((2.5, 0.4))
@@ -160,7 +142,7 @@ def test_two_images_are_compared_in_pairs_and_take_turns(
 
 def test_another_image_has_to_be_there_and_another(engine: FakeEngine, tmp_path: Path, world: World) -> None:
     assert world
-    image = _image(tmp_path, engine)
+    image = served.image(tmp_path, engine)
     with pytest.raises(BenchError, match=r"There is no image tiny:gone to compare with"):
         _bench(image, engine, tmp_path, against="tiny:gone")
     with pytest.raises(BenchError, match=r"tiny:1\.0\.0-cpu is the image itself"):
@@ -172,7 +154,7 @@ def test_a_wrong_answer_is_counted_told_and_fails(
 ) -> None:
     world.y = [[1.0, 2.5]]
     with pytest.raises(BenchError, match=r"rest-binary: wrong answer: output y differs by up to 0\.5 in 1 of 2"):
-        _bench(_image(tmp_path, engine), engine, tmp_path)
+        _bench(served.image(tmp_path, engine), engine, tmp_path)
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("rest-binary, 4")]
     assert [row[-1] for row in rows] == ["4"]
     assert json.loads((tmp_path / "build/bench.json").read_text())["cells"][0]["loaded"]["errors"]
@@ -181,26 +163,27 @@ def test_a_wrong_answer_is_counted_told_and_fails(
 def test_a_server_that_errs_fails(engine: FakeEngine, tmp_path: Path, world: World) -> None:
     world.status = 500
     with pytest.raises(BenchError, match=r"times tiny:1\.0\.0-cpu, rest-json: status 500"):
-        _bench(_image(tmp_path, engine), engine, tmp_path)
+        _bench(served.image(tmp_path, engine), engine, tmp_path)
 
 
 def test_grpc_is_measured_where_somebody_listens(engine: FakeEngine, tmp_path: Path, world: World) -> None:
     world.ports.add(8081)
-    load = engine.add("torchyard-load:v1", config={"Cmd": ["load"]})
     plan = Plan(seconds=1, rounds=1, clients=(1,))
-    report = bench(_image(tmp_path, engine), load=load, plan=plan, engine=engine, build=tmp_path / "build")
+    report = bench(
+        served.image(tmp_path, engine), load=served.load(engine), plan=plan, engine=engine, build=tmp_path / "build"
+    )
     assert [key[0] for key in report.measured() if key[1]] == ["rest-binary", "rest-json", "grpc"]
 
 
 def test_what_is_not_served_cannot_be_measured(engine: FakeEngine, tmp_path: Path, world: World) -> None:
     world.ports.clear()
     with pytest.raises(BenchError, match=r"tiny:1\.0\.0-cpu: nothing listens for rest-binary or rest-json"):
-        _bench(_image(tmp_path, engine), engine, tmp_path)
+        _bench(served.image(tmp_path, engine), engine, tmp_path)
 
 
 @pytest.mark.usefixtures("world")
 def test_eager_has_the_threads_of_the_server_and_the_models_operators(engine: FakeEngine, tmp_path: Path) -> None:
-    image = _image(tmp_path, engine, operators=True)
+    image = served.image(tmp_path, engine, operators=True)
     _bench(image, engine, tmp_path)
     eager = next(job for job in engine.jobs if job.command[0] == "python")
     assert eager.limits.cpus == image.archive.trained.spec.serving.cpus
@@ -212,7 +195,7 @@ def test_eager_has_the_threads_of_the_server_and_the_models_operators(engine: Fa
 @pytest.mark.usefixtures("world")
 def test_without_the_image_that_trained_there_is_nothing_to_compare_with(engine: FakeEngine, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="the image that trained tiny is gone"):
-        _bench(_image(tmp_path, engine, trainer="sha256:gone"), engine, tmp_path)
+        _bench(served.image(tmp_path, engine, trainer="sha256:gone"), engine, tmp_path)
     assert not engine.served
 
 

@@ -33,7 +33,7 @@ class Peer:
 
     def _serve(self, connection: socket.socket) -> None:
         # Whoever gave up waiting is not there any more.
-        with connection, suppress(BrokenPipeError):
+        with connection, suppress(ConnectionError):
             while request := connection.recv(2**16):
                 self.requests.append(request)
                 time.sleep(self._seconds)

@@ -1,5 +1,6 @@
 """Arrivals: at their own times whatever the server does, every answer kept, and what is lost is said."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -27,13 +28,13 @@ def test_an_answer_without_a_length_is_none() -> None:
 
 
 def test_requests_take_turns_and_equal_answers_are_counted(connect_to: Callable[[Peer], None]) -> None:
-    peer = Peer(lambda number: answer(b"even" if number % 2 == 0 else b"odd"))
+    peer = Peer(lambda _: answer(b"fine"))
     connect_to(peer)
     outcome = Arrivals(ADDRESS, [b"first", b"second"], rate=1000).run(10)
-    assert peer.requests == [b"first", b"second"] * 5
+    assert Counter(peer.requests) == {b"first": 5, b"second": 5}
     assert outcome.told()["answers"] == [
-        {"request": 0, "status": 200, "json": None, "body": "ZXZlbg==", "count": 5},
-        {"request": 1, "status": 200, "json": None, "body": "b2Rk", "count": 5},
+        {"request": 0, "status": 200, "json": None, "body": "ZmluZQ==", "count": 5},
+        {"request": 1, "status": 200, "json": None, "body": "ZmluZQ==", "count": 5},
     ]
     assert len(outcome.latencies) == len(outcome.late) == 10
     assert outcome.lost == {}
