@@ -59,8 +59,8 @@ def _in_process(report: Report) -> Iterator[str]:
 
 def _cells(report: Report, image: str) -> Iterator[str]:
     yield (
-        f"{image:<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cpu ms':>9}"
-        f"{'checked':>9}{'errors':>8}"
+        f"{image:<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cpu ms':>8}"
+        f"{'checked':>8}{'errors':>7}"
     )
     for key in report.measured():
         protocol, clients, share = key
@@ -68,10 +68,11 @@ def _cells(report: Report, image: str) -> Iterator[str]:
         name = (
             f"{protocol}, {clients} client{'s' if clients != 1 else ''}" if share is None else _arrivals(key[0], share)
         )
-        late = f"  late {row.late:.2f}" if row.late is not None and row.late > 1 else ""
+        # A generator that cannot keep up measures itself.
+        late = f" late {row.late:.0f}" if row.late is not None and row.late > 1 else ""
         yield (
             f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>10.2f}{_shown(row.latency)}"
-            f"{row.cpu_seconds * 1e3:>9.3f}{row.checked:>9}{sum(row.errors.values()):>8}{late}"
+            f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{late}"
         )
 
 

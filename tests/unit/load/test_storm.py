@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from clients import mischief
+from clients import mischief, storm
 from clients.storm import Storm
 from tests.unit.load.peer import Peer, answer
 
@@ -66,11 +66,16 @@ def test_half_an_answer_is_told_as_such(connect_to: Callable[[Peer], None]) -> N
     assert lost[2]
 
 
-def test_other_statuses_and_early_refusals_are_told(connect_to: Callable[[Peer], None]) -> None:
+def test_other_statuses_and_early_refusals_are_told(
+    connect_to: Callable[[Peer], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storm, "_PATIENCE", 0.2)
     peer = Stopping(lambda _: answer(b"busy", status="503 Unavailable"), seconds=0.01)
     connect_to(peer)
-    peer_requests = Storm(ADDRESS, [b"a"], clients=1).run(0.03, peer.stop).others
-    assert {status for status, _ in peer_requests} == {503}
+    aftermath = Storm(ADDRESS, [b"a"], clients=1).run(0.03, peer.stop)
+    assert {status for status, _ in aftermath.others} == {503}
+    # It goes on answering on a connection that it does not close.
+    assert [reason for reason, _, _ in aftermath.unanswered] == ["no answer in time"]
     assert Storm(ADDRESS, [b"a"], clients=2).run(0.03, peer.stop).early == 2
 
 
