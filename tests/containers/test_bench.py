@@ -1,4 +1,4 @@
-"""Bench, soak and storm of a real server, and of planted ones that answer wrongly, err, leak or die: they are caught."""
+"""Bench, soak and storm of a real server, and of planted ones that answer wrongly, err, leak or die."""
 
 import json
 from collections.abc import Iterator
