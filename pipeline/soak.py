@@ -79,7 +79,7 @@ def soak(image: ServingImage, *, minutes: float, load: Image, engine: Engine, bu
         wait_until_ready(serving)
         generators: dict[str, Generator] = {}
         for client in (*PROTOCOLS, "mischief"):
-            generator = Generator(load, image.archive, engine=engine, folder=build / ".soak" / client)
+            generator = Generator(load, image.archive, engine=engine, folder=build / f".soak-{client}")
             generators[client] = stack.enter_context(generator)
         soaked = _Soak(serving, generators, seconds)
         served = ", ".join(soaked.protocols)

@@ -4,9 +4,20 @@ import statistics
 from typing import cast
 
 import pygal
-from pygal.style import CleanStyle
+from pygal.style import Style
 
 from pipeline.bench.report import Report
+
+# Told apart by people who see fewer colours, too: https://jfly.uni-koeln.de/color/
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+_STYLE = Style(
+    background="white",
+    plot_background="white",
+    colors=_COLOURS,
+    font_family="sans-serif",
+    guide_stroke_color="#dddddd",
+    major_guide_stroke_color="#bbbbbb",
+)
 
 
 def plot(report: Report) -> str:
@@ -19,13 +30,14 @@ def plot(report: Report) -> str:
         x_labels=clients,
         width=1000,
         height=600,
-        style=CleanStyle,
-        include_x_axis=True,
+        style=_STYLE,
+        # A server of a small model gets a hundredth of the limit done, and one of a large model all of it.
+        logarithmic=True,
         js=(),
+        stroke_style={"width": 2},
         legend_at_bottom=True,
-        legend_at_bottom_columns=2,
+        legend_at_bottom_columns=3,
         truncate_legend=-1,
-        range=None,
         value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.1f}",
     )
     for image in report.images:
@@ -33,5 +45,7 @@ def plot(report: Report) -> str:
             name = f"{protocol}, {image}" if len(report.images) > 1 else protocol
             chart.add(name, [report.row(image, key).throughput for key in closed if key[0] == protocol])
     limit = statistics.median(each.limit for each in report.in_process)
-    chart.add("in process, unbatched", [limit] * len(clients), stroke_style={"dasharray": "6, 6"}, show_dots=False)
+    chart.add(
+        "in process, unbatched", [limit] * len(clients), stroke_style={"dasharray": "6, 6", "width": 2}, show_dots=False
+    )
     return cast(str, chart.render(is_unicode=True))
