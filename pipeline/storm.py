@@ -1,11 +1,12 @@
 """SIGTERM under full load, many times: what was accepted is answered, and the server ends as it should.
 
-What is accepted? A request whose last byte was handed to the kernel, on an established connection, before SIGTERM was
-sent; and any request of whose answer a byte has arrived. All of them have to be answered, and rightly. A request that
-was complete later and found its connection closed without a byte of an answer was turned away: its client knew nothing
-of the SIGTERM, so it sends the request again, to a server that stays (RFC 9110, section 9.2.2, leaves it to the client
-whether that is safe; inference changes nothing). These are counted, since a server that waits for load balancers to
-notice has few of them. A connection that was refused, or cut before the request was complete, accepted nothing.
+What is accepted? A request whose last byte was handed to the kernel, on an established connection, before the engine
+said that SIGTERM was sent, which is some milliseconds after it was; and any request of whose answer a byte has arrived.
+All of them have to be answered, and rightly. A request that was complete later and found its connection closed without
+a byte of an answer was turned away: its client sends it again, to a server that stays (RFC 9110, section 9.2.2, leaves
+it to the client whether that is safe; inference changes nothing). These are counted, since a server that waits for load
+balancers to notice has few of them. A connection that was refused, or cut before the request was complete, accepted
+nothing.
 """
 
 import json
@@ -91,13 +92,15 @@ def storm(
 
 
 def _stop(serving: Serving, generator: Generator, clients: int) -> Stop:
-    sent: list[float] = []
+    asked = sent = 0.0
     with ThreadPoolExecutor(max_workers=1) as pool:
         ends: list[Future[tuple[int, float]]] = []
 
         def on_loaded() -> None:
-            sent.append(time.time())
+            nonlocal asked, sent
+            asked = time.time()
             serving.terminate()
+            sent = time.time()
             ends.append(pool.submit(_end, serving))
 
         outcome, errors = generator.storm(serving.id, clients=clients, seconds=_LOAD_SECONDS, on_loaded=on_loaded)
@@ -107,7 +110,7 @@ def _stop(serving: Serving, generator: Generator, clients: int) -> Stop:
             code, ended = ends[0].result()
         except ContainerFailed as failure:
             raise StormError(f"The server does not end: {failure}") from failure
-    return judged(outcome, errors, sent=sent[0], code=code, seconds=ended - sent[0])
+    return judged(outcome, errors, sent=sent, code=code, seconds=ended - asked)
 
 
 def _end(serving: Serving) -> tuple[int, float]:

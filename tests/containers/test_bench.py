@@ -51,7 +51,7 @@ ERRING = "def answer(number): return (500 if number % 5 == 0 else 200), (7, 7, 7
 LEAKING = """
 kept = []
 def answer(_):
-    kept.append((open("/dev/null"), bytes(200_000)))
+    kept.append((open("/dev/null"), b"x" * 100_000))
     return 200, (7, 7, 7)
 """
 DYING = "answer = lambda _: (200, (7, 7, 7)); signal.signal(signal.SIGTERM, lambda *_: os._exit(0))"
