@@ -23,7 +23,7 @@ TAG = "torchyard-test-bench:1"
 PYTHON = "/usr/bin/python3.13"
 # Answers every inference in binary with what `answer(number)` makes: a status and the body's numbers.
 SERVER = """
-import http.server, json, os, signal, struct
+import http.server, json, os, signal, struct, time
 numbers = iter(range(10**9))
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -54,7 +54,12 @@ def answer(_):
     kept.append((open("/dev/null"), b"x" * 100_000))
     return 200, (7, 7, 7)
 """
-DYING = "answer = lambda _: (200, (7, 7, 7)); signal.signal(signal.SIGTERM, lambda *_: os._exit(0))"
+DYING = """
+def answer(_):
+    time.sleep(0.3)
+    return 200, (7, 7, 7)
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+"""
 
 
 @pytest.fixture(scope="session")
