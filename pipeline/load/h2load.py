@@ -1,6 +1,7 @@
 """h2load: the arguments for a run of it, and what its log and its summary say.
 
-Chosen by measurement over wrk and k6: see `pipeline.load.generator`.
+Seconds of the cores for a request of 16 clients, side by side on one machine: h2load 41 us, wrk 42 to 47 us, k6 340 to
+390 us, which the server would lack. wrk speaks no gRPC and does not tell of single requests.
 https://nghttp2.org/documentation/h2load.1.html
 """
 
