@@ -21,7 +21,7 @@ from pipeline import spec
 from pipeline.artifacts import Limits, Verdict
 from pipeline.audit import audit as judge_image
 from pipeline.bench import bench as measure
-from pipeline.bench import bench_eager
+from pipeline.bench import bench_plan
 from pipeline.check import check as judge_archive
 from pipeline.deploy import serve as serve_image
 from pipeline.doctor import examine
@@ -34,13 +34,15 @@ from pipeline.pins import load as load_pins
 from pipeline.progress import say
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.smoke import smoke as judge_container
+from pipeline.soak import soak as soak_image
+from pipeline.storm import storm as storm_image
 
 HOME = Path(__file__).resolve().parent
 BUILD = HOME / "build"
 MODELS = HOME / "model_src"
 P = ParamSpec("P")
 
-_MODEL = "the name of a folder under model_src/"
+_MODEL = "the name of a folder under model_src/, or the path of a model's folder elsewhere"
 _FORCE = "run it again even if nothing changed"
 _ACCEPT = "a reason for which tracing may freeze a branch of this model; it stays in every later report"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
@@ -115,9 +117,9 @@ def build_serving(
 
 @command(locked=_LOCKED)
 def images(_: Context, locked: bool = False) -> None:
-    """Build the pinned images: pytorch-cuda (training, toolchain) and torchscript-runtime."""
+    """Build the pinned images: pytorch-cuda (training, toolchain), torchscript-runtime and torchyard-load."""
     pinned, engine = load_pins(), connect()
-    for made in (pinned_images.trainer, pinned_images.toolchain, pinned_images.runtime):
+    for made in (pinned_images.trainer, pinned_images.toolchain, pinned_images.runtime, pinned_images.load):
         image = made(pinned, engine=engine, locked=locked)
         say(f"{made.__name__:<9} {image.digest} {image.size / 1e6:,.0f} MB")
 
@@ -170,7 +172,7 @@ def explain(_: Context, model: str) -> None:
     """Say why a model is scripted or traced, and how far from the trained model its archive is at every stage."""
     line = _line(model)
     archive, verdicts = line.export, [line.check]
-    if (BUILD / model / "smoke.json").is_file():
+    if (BUILD / archive.trained.spec.name / "smoke.json").is_file():
         verdicts.append(line.smoke)
     for told in tell(archive, verdicts):
         say(told)
@@ -230,23 +232,47 @@ def smoke(_: Context, model: str = "", image: str = "", force: bool = False) -> 
 def serve(_: Context, model: str, port: int = 8080) -> None:
     """Run the built image on loopback under the production contract, until Ctrl-C."""
     image = _line(model).assemble
-    serve_image(image, port=port, engine=connect(), build=BUILD / model)
+    serve_image(image, port=port, engine=connect(), build=BUILD / image.archive.trained.spec.name)
 
 
-@command(model=_MODEL, requests="how many of each kind", eager="the archive beside eager fp32 in torch, instead")
-def bench(_: Context, model: str, requests: int = 1000, eager: bool = False) -> None:
-    """Compare a request over the wire with the same archive in process, in one run."""
-    image = _line(model).assemble
-    if eager:
-        bench_eager(image, engine=connect(), build=BUILD / model)
-    else:
-        measure(image, requests=requests, engine=connect(), build=BUILD / model)
+@command(
+    model=_MODEL,
+    against="another image that serves the same model, measured in turns with this one",
+    seconds="how long each cell of the table takes",
+    rounds="how often everything is measured; the table shows medians",
+    protocol="only this one: rest-binary, rest-json or grpc",
+)
+def bench(_: Context, model: str, against: str = "", seconds: float = 2.0, rounds: int = 3, protocol: str = "") -> None:
+    """Put the image under load, beside the same archive in process and eager torch."""
+    plan = bench_plan(seconds=seconds, rounds=rounds, protocol=protocol)
+    image, engine = _line(model).assemble, connect()
+    load = pinned_images.load(load_pins(), engine=engine)
+    build = BUILD / image.archive.trained.spec.name
+    measure(image, load=load, plan=plan, engine=engine, build=build, against=against)
+    say(f"{_shown(build / 'bench.json')} holds the figures, and {_shown(build / 'bench.svg')} draws them.")
+
+
+@command(model=_MODEL, minutes="how long")
+def soak(_: Context, model: str, minutes: float = 60.0) -> None:
+    """Load the image for a long time with good, wrong and disconnecting clients, and judge whether it grows."""
+    image, engine = _line(model).assemble, connect()
+    load = pinned_images.load(load_pins(), engine=engine)
+    soak_image(image, minutes=minutes, load=load, engine=engine, build=BUILD / image.archive.trained.spec.name)
+
+
+@command(model=_MODEL, times="how often", clients="how many keep it busy")
+def storm(_: Context, model: str, times: int = 50, clients: int = 16) -> None:
+    """Stop the image with SIGTERM under full load, many times, and see that no accepted request is lost."""
+    image, engine = _line(model).assemble, connect()
+    load = pinned_images.load(load_pins(), engine=engine)
+    build = BUILD / image.archive.trained.spec.name
+    storm_image(image, times=times, clients=clients, load=load, engine=engine, build=build)
 
 
 @command(model="only this model's", images="also every image, and containers that a killed run left")
 def clean(_: Context, model: str = "", images: bool = False) -> None:
     """Remove what was built: records, weights and archives."""
-    folder = BUILD / model
+    folder = BUILD / Path(model).name
     shutil.rmtree(folder, ignore_errors=True)
     say(f"removed {_shown(folder)}")
     if images:
@@ -260,7 +286,7 @@ def lint(_: Context) -> None:
     shell = ["inv", ".ci/run", *map(str, Path("images").rglob("*.sh"))]
     _tool("ruff", "check", ".")
     _tool("ruff", "format", "--check", ".")
-    _tool("mypy", "tasks.py", "pipeline", "tests", "model_src", "images/serving/server")
+    _tool("mypy", "tasks.py", "pipeline", "tests", "model_src", "images/serving/server", "images/load/clients")
     _tool("shellcheck", *shell)
     _tool("hadolint", *map(str, Path("images").rglob("Dockerfile")))
     _lint_workflows(Path(".github"))

@@ -110,6 +110,24 @@ class ContainerFailed(PipelineError):
         self.hung = hung
 
 
+class BenchError(PipelineError):
+    """Under load, a served model answered wrongly or not at all: what was measured of it means little."""
+
+    exit_code = 30
+
+
+class SoakError(PipelineError):
+    """Over time, a served model answered wrongly, or grew."""
+
+    exit_code = 31
+
+
+class StormError(PipelineError):
+    """Stopped under load, a server lost requests, or did not end as it should."""
+
+    exit_code = 32
+
+
 class CompileError(PipelineError):
     """The model's own operators do not compile."""
 

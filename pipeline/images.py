@@ -72,6 +72,21 @@ def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
 
 
+def load(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """torchyard-load: what puts a serving container under load."""
+    base = _base(pins.load_root, engine=engine, locked=locked)
+    folder = IMAGES / "load"
+    build = Build(
+        folder=folder,
+        dockerfile=folder / "Dockerfile",
+        stage="load",
+        tag=pins.load,
+        args={"BASE": _reference(pins.load_root)},
+    )
+    inputs = digest_of(base.diff_ids, contents_of(folder))
+    return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
+
+
 def _pytorch(pins: Pins, stage: str, tag: str, base: Image) -> _Recipe:
     folder = IMAGES / "pytorch-cuda"
     contents, args = contents_of(folder), {"BASE": _reference(pins.build_root)}
@@ -104,7 +119,13 @@ def _made(recipe: _Recipe, *, engine: Engine) -> Image:
 def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     """The root that images start from, bootstrapped unless it is there or pinned to a registry image."""
     reference = _reference(pin)
-    inputs = digest_of(pin, contents_of(IMAGES / "base"))
+    # The records of other roots are no reason to bootstrap this one anew.
+    made_with = {
+        name: sha256
+        for name, sha256 in contents_of(IMAGES / "base").items()
+        if name == f"{pin.name}.packages" or not name.endswith(".packages")
+    }
+    inputs = digest_of(pin, made_with)
     found = engine.find(reference)
     if found and (pin.image or found.labels.get(INPUTS) == inputs):
         return found

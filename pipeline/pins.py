@@ -35,12 +35,14 @@ class Pins:
 
     build_root: RootPin
     serving_root: RootPin
+    load_root: RootPin
     trainer: str
     torch: str
     cuda: str
     toolchain: tuple[str, ...]
     runtime: str
     device: str
+    load: str
 
 
 def load(path: Path = PINS) -> Pins:
@@ -54,12 +56,14 @@ def load(path: Path = PINS) -> Pins:
         return Pins(
             build_root=_root("build", content),
             serving_root=_root("serving", content),
+            load_root=_root("load", content),
             trainer=content["pytorch-cuda"]["tag"],
             torch=content["pytorch-cuda"]["torch"],
             cuda=content["pytorch-cuda"]["cuda"],
             toolchain=tuple(content["pytorch-cuda"]["toolchain"]),
             runtime=content["torchscript-runtime"]["tag"],
             device=content["torchscript-runtime"]["device"],
+            load=content["load"]["tag"],
         )
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PinsError(f"{path}: cannot be read ({error}). Restore it from git.") from error

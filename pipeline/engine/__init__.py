@@ -77,6 +77,24 @@ class Info:
     security: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What a container has used of the cores so far, and of memory now, in bytes: its working set, and anonymous
+    memory alone, which no file stands behind."""
+
+    cpu_seconds: float
+    working_set: int
+    anonymous: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A container's first process: its open file descriptors, and its resident memory in bytes, shared pages too."""
+
+    descriptors: int
+    resident: int
+
+
 class Serving(Protocol):
     """A serving container that was started."""
 
@@ -90,8 +108,33 @@ class Serving(Protocol):
         """Where it listens, as `127.0.0.1:port`."""
         ...
 
+    @property
+    def started(self) -> float:
+        """When the engine started its process, in seconds since the epoch."""
+        ...
+
     def ended(self) -> str | None:
         """None while it runs, else its exit code and last lines."""
+        ...
+
+    def usage(self) -> Usage:
+        """What it uses; it must be running."""
+        ...
+
+    def process(self) -> Process:
+        """How its first process is; looking starts another process in it for a moment."""
+        ...
+
+    def terminate(self) -> None:
+        """Sends SIGTERM."""
+        ...
+
+    def wait(self, seconds: float) -> int:
+        """Waits for its end; its exit code.
+
+        Raises:
+            ContainerFailed: it still runs after so many seconds.
+        """
         ...
 
 

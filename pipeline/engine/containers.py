@@ -5,14 +5,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import requests
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
 
-from pipeline.engine import Job
+from pipeline.engine import Job, Process, Usage
 from pipeline.engine.failures import engine_errors
+from pipeline.engine.usage import LOOK, process, seconds_since_epoch, usage
 from pipeline.errors import ContainerFailed, EngineError, SpaceError
 
 _LAST_LINES = 20
@@ -37,6 +38,12 @@ class DockerServing:
             raise EngineError(f"The container does not listen: {self.ended() or 'its port is not published'}")
         return f"127.0.0.1:{bindings[0]['HostPort']}"
 
+    @property
+    def started(self) -> float:
+        with engine_errors():
+            self._container.reload()
+        return seconds_since_epoch(self._container.attrs["State"]["StartedAt"])
+
     def ended(self) -> str | None:
         with engine_errors():
             self._container.reload()
@@ -45,6 +52,31 @@ class DockerServing:
             code = self._container.attrs["State"]["ExitCode"]
             lines = self._container.logs(tail=_LAST_LINES).decode(errors="replace").splitlines()
         return f"it ended with exit code {code}:\n{_indented(lines)}"
+
+    def usage(self) -> Usage:
+        with engine_errors():
+            return usage(cast(dict[str, Any], self._container.stats(stream=False, one_shot=True)))
+
+    def process(self) -> Process:
+        with engine_errors():
+            code, printed = self._container.exec_run(["/usr/bin/python3.13", "-c", LOOK])
+        output = cast(bytes, printed).decode(errors="replace")
+        if code:
+            raise EngineError(f"The container cannot be looked into: {output}")
+        return process(output)
+
+    def terminate(self) -> None:
+        with engine_errors():
+            self._container.kill(signal="SIGTERM")
+
+    def wait(self, seconds: float) -> int:
+        try:
+            with engine_errors():
+                return int(self._container.wait(timeout=seconds)["StatusCode"])
+        except EngineError as error:
+            if self.ended() is None:
+                raise ContainerFailed(f"It still runs {seconds:g} s after SIGTERM.", hung=True) from error
+            raise
 
 
 class Stream(io.RawIOBase):

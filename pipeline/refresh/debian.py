@@ -21,9 +21,10 @@ def stale(pins: Pins, home: Path) -> Iterator[Stale]:
         PinsError: mmdebstrap is not installed, or a package is not to be had.
         SpaceError: the disk is full.
     """
-    build, serving = pins.build_root, pins.serving_root
+    build = pins.build_root
     toolchain = replace(build, name="toolchain", packages=(*build.packages, *pins.toolchain))
-    for root, folder in ((build, "base"), (serving, "base"), (toolchain, "pytorch-cuda")):
+    roots = (build, "base"), (pins.serving_root, "base"), (pins.load_root, "base"), (toolchain, "pytorch-cuda")
+    for root, folder in roots:
         if root.image:
             continue
         record = home / "images" / folder / f"{root.name}.packages"

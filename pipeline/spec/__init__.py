@@ -23,11 +23,13 @@ _SERVING = Limits(memory=512, cpus=2, pids=128)
 
 
 def find(name: str, home: Path) -> ModelSpec:
-    """Loads the model `name` from its folder under `home`.
+    """Loads the model `name` from its folder under `home`; a name with a slash may be the path of a folder elsewhere.
 
     Raises:
         SpecError: there is no such model, or its model.yaml is wrong.
     """
+    if "/" in name and (Path(name) / "model.yaml").is_file():
+        return load(Path(name))
     models = sorted(path.parent.name for path in home.glob("*/model.yaml"))
     if name in models:
         return load(home / name)

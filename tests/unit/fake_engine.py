@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipeline.artifacts import Limits
-from pipeline.engine import Build, Image, Info, Job, Serving
-from pipeline.errors import EngineError
+from pipeline.engine import Build, Image, Info, Job, Process, Serving, Usage
+from pipeline.errors import ContainerFailed, EngineError
 
 
 def layer(files: Mapping[str, bytes]) -> bytes:
@@ -24,13 +24,36 @@ def layer(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FakeServing:
+@dataclass(slots=True, kw_only=True)
+class FakeServing:
+    """A serving container that started at 0 s; it uses a second of a core whenever it is asked about that."""
+
     id: str
     address: str
+    started: float = 0.0
+    descriptors: int = 10
+    working_set: int = 200 * 2**20
+    code: int = 0
+    terminated: bool = False
+    cpu_seconds: float = 0.0
 
     def ended(self) -> str | None:
         return "it ended with exit code 0:"
+
+    def usage(self) -> Usage:
+        self.cpu_seconds += 1
+        return Usage(cpu_seconds=self.cpu_seconds, working_set=self.working_set, anonymous=150 * 2**20)
+
+    def process(self) -> Process:
+        return Process(descriptors=self.descriptors, resident=220 * 2**20)
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+    def wait(self, seconds: float) -> int:
+        if not self.terminated:
+            raise ContainerFailed(f"It still runs {seconds:g} s after SIGTERM.", hung=True)
+        return self.code
 
 
 class FakeEngine:
@@ -44,6 +67,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.jobs: list[Job] = []
         self.builds: list[Build] = []
+        self.served: list[FakeServing] = []
         self.on_run: Callable[[Job, Callable[[str], None]], None] = lambda _job, _on_line: None
         self._tags: dict[str, str] = {}
         self._configs: dict[str, bytes] = {}
@@ -145,9 +169,10 @@ class FakeEngine:
 
     @contextmanager
     def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:  # noqa: ARG002
-        """Nothing listens at the address, and the container has ended."""
+        """Nothing listens at the address, and the container has ended. What it was is kept in `served`."""
         self._get(reference)
-        yield _FakeServing(id=name, address=f"127.0.0.1:{port}")
+        self.served.append(FakeServing(id=name, address=f"127.0.0.1:{port}"))
+        yield self.served[-1]
 
     def tags(self, label: str) -> tuple[str, ...]:
         return tuple(sorted(tag for tag in self._tags if label in self._get(tag).labels))

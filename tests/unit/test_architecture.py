@@ -11,10 +11,10 @@ HOME = Path(__file__).resolve().parents[2]
 LAYERS = (
     {"errors", "artifacts", "progress"},
     {"records", "pins", "spec", "engine"},
-    {"bootstrap", "parity", "workbench"},
+    {"bootstrap", "parity", "workbench", "load"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
     | {"refresh"},
-    {"line", "bench", "matrix"},
+    {"line", "bench", "matrix", "soak", "storm"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),

@@ -228,6 +228,11 @@ def test_find_loads_by_name(tmp_path: Path) -> None:
     assert spec.find("tiny", tmp_path).name == "tiny"
 
 
+def test_find_takes_the_path_of_a_folder_elsewhere(tmp_path: Path) -> None:
+    folder = _model(tmp_path / "elsewhere", SHORTEST, "tiny")
+    assert spec.find(str(folder), tmp_path / "models").folder == folder
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

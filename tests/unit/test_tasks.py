@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError, SpaceError, SpecError
 NAMESPACE = Collection.from_module(tasks)
 COMMANDS = [
     *("assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "doctor", "explain", "export"),
-    *("images", "lint", "matrix", "pins", "serve", "smoke", "test", "train"),
+    *("images", "lint", "matrix", "pins", "serve", "smoke", "soak", "storm", "test", "train"),
 ]
 
 

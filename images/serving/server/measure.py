@@ -1,6 +1,8 @@
-"""`python3.13 -m server.measure`: how long the forward takes in this process, and over the wire to a server beside it.
+"""`python3.13 -m server.measure`: how fast the model is in this process, and over the wire to a server beside it.
 
-Prints one JSON object: percentiles of sample 0, each measured in turns with the other, after the same preparation.
+Prints one JSON object: percentiles of sample 0 in process and over the wire, each measured in turns with the other
+after the same preparation; then what callers in threads of this process get done, which no server can surpass without
+batching: one caller with all threads, and as many callers as threads with one each.
 """
 
 import argparse
@@ -8,16 +10,21 @@ import json
 import os
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from server import contract as contracts
 from server import settings
 from server.client import Client
+from server.engine import Engine
 from server.errors import StartError
-from server.loading import prepare
+from server.loading import Ready, prepare
+from server.replaying import warm_up
 
 # Turns are short beside the seconds in which a shared machine gets faster or slower. The first calls of a turn find
 # cold caches and sleeping threads, whichever turn it is, and are not counted.
@@ -29,7 +36,8 @@ def main() -> int:
     """Parses the command line and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python3.13 -m server.measure", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="a model's folder")
-    parser.add_argument("--requests", type=int, default=400, metavar="N", help="how many of each to measure")
+    parser.add_argument("--requests", type=int, default=400, metavar="N", help="how many of each to measure in turns")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long callers call")
     parser.add_argument("--server", metavar="HOST:PORT", required=True, help="where the same model is served")
     arguments = parser.parse_args()
     host, _, port = arguments.server.rpartition(":")
@@ -38,26 +46,34 @@ def main() -> int:
         settings.prepare_openmp(threads)
         # In one thread of its own, as in the server.
         with ThreadPoolExecutor(max_workers=1) as inference:
-            running = inference.submit(_measured, arguments.model, arguments.requests, threads, (host, int(port)))
-            measured = running.result()
+            measured = inference.submit(_measured, arguments, threads, (host, int(port))).result()
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: {arguments.server}: {error}. Is the model served there?", file=sys.stderr)
         return 2
-    print(json.dumps({"threads": threads, **{name: percentiles(latencies) for name, latencies in measured.items()}}))
+    print(json.dumps({"threads": threads, **measured}))
     return 0
 
 
-def _measured(folder: Path, requests: int, threads: int, server: tuple[str, int]) -> dict[str, list[float]]:
+def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, int]) -> dict[str, Any]:
     import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
 
-    contract = contracts.read(folder)
-    ready = prepare(contract, folder, _engine, threads=threads)
+    contract = contracts.read(arguments.model)
+    ready = prepare(contract, arguments.model, _engine, threads=threads)
     model, inputs = ready.served.model, ready.samples[0].inputs
     with Client(server, contract, inputs) as client:
-        return in_turns({"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, requests)
+        turns = in_turns(
+            {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
+        )
+    return {
+        **{name: percentiles(latencies) for name, latencies in turns.items()},
+        "callers": [
+            {"callers": callers, "threads": each, **_called(ready, _engine, callers, each, arguments.seconds)}
+            for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
+        ],
+    }
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, list[float]]:
@@ -71,6 +87,29 @@ def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[s
                 if index >= 0:
                     measured[name].append(time.perf_counter() - started)
     return measured
+
+
+def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: float) -> dict[str, float]:
+    """What so many callers at once, each with so many threads for an operator, get done of sample 0."""
+    model, inputs = ready.served.model, ready.samples[0].inputs
+    warm = threading.Barrier(callers)
+
+    def call() -> list[float]:
+        engine.set_threads(threads)
+        warm_up(ready.served, ready.samples)
+        warm.wait()
+        times = [time.perf_counter()]
+        end = times[0] + seconds
+        while times[-1] < end or len(times) < 3:
+            model.forward(inputs)
+            times.append(time.perf_counter())
+        return times
+
+    with ThreadPoolExecutor(max_workers=callers) as pool:
+        found = [running.result() for running in [pool.submit(call) for _ in range(callers)]]
+    took = max(times[-1] for times in found) - min(times[0] for times in found)
+    latencies = [after - before for times in found for before, after in pairwise(times)]
+    return {"throughput": len(latencies) / took, **percentiles(latencies)}
 
 
 def percentiles(latencies: Sequence[float]) -> dict[str, float]:

@@ -50,7 +50,7 @@ class Peer:
 
 
 def _measure(monkeypatch: pytest.MonkeyPatch, folder: Path) -> int:
-    arguments = ["--model", str(folder), "--requests", "10", "--server", "127.0.0.1:8080"]
+    arguments = ["--model", str(folder), "--requests", "10", "--seconds", "0.05", "--server", "127.0.0.1:8080"]
     monkeypatch.setattr(sys, "argv", ["server.measure", *arguments])
     return measure.main()
 
@@ -131,11 +131,15 @@ def test_measure_prints_both_in_milliseconds(
 ) -> None:
     peer = Peer(ANSWER)
     monkeypatch.setattr("socket.create_connection", lambda *_: peer)
+    monkeypatch.setenv("TORCHYARD_THREADS", "2")
     assert _measure(monkeypatch, models.write(tmp_path)) == 0
     printed = json.loads(capsys.readouterr().out)
     for name in ("in_process", "over_the_wire"):
         row = printed[name]
         assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    one, many = printed["callers"]
+    assert (one["callers"], one["threads"], many["callers"], many["threads"]) == (1, 2, 2, 1)
+    assert all(each["throughput"] > 0 and each["p50_ms"] > 0 for each in (one, many))
     assert peer.closed
 
 

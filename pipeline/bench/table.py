@@ -1,0 +1,93 @@
+"""A report as a table that fits 120 columns."""
+
+import statistics
+from collections.abc import Iterator
+
+from pipeline.bench.report import Report, median
+from pipeline.load.figures import Percentiles
+
+_MIB = 2**20
+
+
+def table(report: Report) -> Iterator[str]:
+    """The lines."""
+    yield f"{report.model} with {report.cpus:g} cores and {report.memory} MiB, medians of {report.rounds} rounds"
+    yield from _starts(report)
+    yield ""
+    yield from _in_process(report)
+    for image in report.images:
+        yield ""
+        yield from _cells(report, image)
+    own, *others = report.images
+    for other in others:
+        yield ""
+        yield from _pairs(report, own, other)
+
+
+def _starts(report: Report) -> Iterator[str]:
+    yield f"{'image':<34}{'ready s':>9}{'first 100 p99':>15}{'working set':>13}{'anonymous':>11}{'resident':>10}"
+    for image, starts in report.starts.items():
+        first = statistics.median(start.first_p99 / start.steady_p99 for start in starts)
+        sizes = "".join(
+            f"{statistics.median(getattr(start, name) for start in starts) / _MIB:>{width - 4}.0f} MiB"
+            for name, width in (("working_set", 13), ("anonymous", 11), ("resident", 10))
+        )
+        yield f"{image:<34}{statistics.median(start.ready for start in starts):>9.2f}{first:>8.2f} steady{sizes}"
+
+
+def _in_process(report: Report) -> Iterator[str]:
+    yield f"{'in process':<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
+    limit = statistics.median(each.limit for each in report.in_process)
+    for at, first in enumerate(report.in_process[0].callers):
+        called = [each.callers[at] for each in report.in_process]
+        throughput = statistics.median(each.throughput for each in called)
+        name = f"archive, {first.callers} x {first.threads} threads"
+        yield f"{name:<34}{throughput:>11,.1f}{throughput / limit:>10.2f}{_shown(median([c.latency for c in called]))}"
+    threads = report.in_process[0].callers[0].threads
+    for name, milliseconds in (
+        ("eager torch", statistics.median(each.eager for each in report.in_process)),
+        ("archive in Python's torch", statistics.median(each.archive for each in report.in_process)),
+    ):
+        rate = 1e3 / milliseconds
+        yield f"{name + f', 1 x {threads}':<34}{rate:>11,.1f}{rate / limit:>10.2f}{milliseconds:>10.3f}"
+    alone = median([each.alone for each in report.in_process])
+    ratio = statistics.median(each.over_the_wire.p50 / each.alone.p50 for each in report.in_process)
+    wire = median([each.over_the_wire for each in report.in_process])
+    yield f"{'alone, in turns with the wire':<55}{_shown(alone)}"
+    yield f"{'over the wire, one client':<55}{_shown(wire)}  p50 {ratio:.3f} times that in process"
+
+
+def _cells(report: Report, image: str) -> Iterator[str]:
+    yield (
+        f"{image:<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cpu ms':>8}"
+        f"{'checked':>8}{'errors':>7}"
+    )
+    for key in report.measured():
+        protocol, clients, share = key
+        row = report.row(image, key)
+        name = (
+            f"{protocol}, {clients} client{'s' if clients != 1 else ''}" if share is None else _arrivals(key[0], share)
+        )
+        # A generator that cannot keep up measures itself.
+        late = f" late {row.late:.0f}" if row.late is not None and row.late > 1 else ""
+        yield (
+            f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>10.2f}{_shown(row.latency)}"
+            f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{late}"
+        )
+
+
+def _arrivals(protocol: str, share: float) -> str:
+    return f"{protocol}, arriving at {share:.0%}"
+
+
+def _pairs(report: Report, own: str, other: str) -> Iterator[str]:
+    yield f"{own} to {other}, medians of pairs"
+    for key in report.measured():
+        protocol, clients, share = key
+        name = f"{protocol}, {clients} clients" if share is None else _arrivals(protocol, share)
+        throughput, p50 = report.ratio(key, of=own, to=other)
+        yield f"{name:<34}{throughput:>11.2f} times the answers/s{p50:>10.2f} times the p50"
+
+
+def _shown(latency: Percentiles) -> str:
+    return f"{latency.p50:>10.3f}{latency.p95:>10.3f}{latency.p99:>10.3f}"

@@ -1,0 +1,146 @@
+"""SIGTERM under full load, many times: what was accepted is answered, and the server ends as it should.
+
+What is accepted? A request whose last byte was handed to the kernel, on an established connection, before the engine
+said that SIGTERM was sent, which is some milliseconds after it was; and any request of whose answer a byte has arrived.
+All of them have to be answered, and rightly. A request that was complete later and found its connection closed without
+a byte of an answer was turned away: its client sends it again, to a server that stays (RFC 9110, section 9.2.2, leaves
+it to the client whether that is safe; inference changes nothing). These are counted, since a server that waits for load
+balancers to notice has few of them. A connection that was refused, or cut before the request was complete, accepted
+nothing.
+"""
+
+import json
+import statistics
+import time
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import records
+from pipeline.artifacts import ServingImage
+from pipeline.deploy import wait_until_ready
+from pipeline.engine import Engine, Image, Serving
+from pipeline.errors import ContainerFailed, SpecError, StormError
+from pipeline.load.generator import Generator
+from pipeline.progress import say
+
+# What `docker stop` and Kubernetes' usual grace period leave is more; `docker stop` kills after ten seconds.
+STOP_SECONDS = 10.0
+_LOAD_SECONDS = 1.0
+_MOST_CLIENTS = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stop:
+    """One SIGTERM: how many requests were answered, turned away and refused, the seconds until the server had ended,
+    its exit code, and what went wrong, by kind: empty where nothing did."""
+
+    answered: int
+    turned_away: int
+    refused: int
+    seconds: float
+    code: int
+    errors: Mapping[str, int]
+
+
+def storm(
+    image: ServingImage, *, times: int, clients: int, load: Image, engine: Engine, build: Path
+) -> tuple[Stop, ...]:
+    """Starts the image, has so many clients keep it busy, and sends SIGTERM; all of that so many times.
+
+    The figures are kept in `build`/storm.json.
+
+    Raises:
+        SpecError: that is no storm.
+        StormError: an accepted request was lost or answered wrongly, or a server did not end with 0 in time.
+    """
+    if times < 1 or not 1 <= clients <= _MOST_CLIENTS:
+        raise SpecError(
+            f"--times {times} --clients {clients}: at least once, and by 1 to {_MOST_CLIENTS} clients at a time."
+        )
+    spec = image.archive.trained.spec
+    stops: list[Stop] = []
+    with Generator(load, image.archive, engine=engine, folder=build / ".storm") as generator:
+        for number in range(1, times + 1):
+            with engine.serve(image.tag, name=f"torchyard-storm-{spec.name}", port=0, limits=spec.serving) as serving:
+                wait_until_ready(serving)
+                stops.append(_stop(serving, generator, clients))
+            last = stops[-1]
+            say(
+                f"  {number:>3}: {last.answered} answered, {last.turned_away} turned away, exit code {last.code} after "
+                f"{last.seconds:.2f} s{''.join(f'; {count} {kind}' for kind, count in last.errors.items())}"
+            )
+    kept = {"image": image.digest, "clients": clients, "stops": [asdict(stop) for stop in stops]}
+    records.write_atomic(build / "storm.json", json.dumps(kept, indent=2) + "\n")
+    errors = sum((Counter(stop.errors) for stop in stops), Counter[str]())
+    if errors:
+        listing = "\n".join(f"  {count} times {kind}" for kind, count in errors.items())
+        raise StormError(
+            f"{image.tag} was stopped {times} times under load, and not all was well:\n{listing}\n"
+            f"{build / 'storm.json'} tells of each time."
+        )
+    seconds = [stop.seconds for stop in stops]
+    answered, turned_away = (sum(getattr(stop, name) for stop in stops) for name in ("answered", "turned_away"))
+    say(
+        f"{image.tag} was stopped {times} times under {clients} clients: {answered} requests answered, none lost, "
+        f"{turned_away} turned away; exit code 0 after {statistics.median(seconds):.2f} s, at most {max(seconds):.2f} s"
+    )
+    return tuple(stops)
+
+
+def _stop(serving: Serving, generator: Generator, clients: int) -> Stop:
+    asked = sent = 0.0
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ends: list[Future[tuple[int, float]]] = []
+
+        def on_loaded() -> None:
+            nonlocal asked, sent
+            asked = time.time()
+            serving.terminate()
+            sent = time.time()
+            ends.append(pool.submit(_end, serving))
+
+        outcome, errors = generator.storm(serving.id, clients=clients, seconds=_LOAD_SECONDS, on_loaded=on_loaded)
+        if not ends:
+            raise StormError(f"The server did not live to be stopped: {serving.ended()}")
+        try:
+            code, ended = ends[0].result()
+        except ContainerFailed as failure:
+            raise StormError(f"The server does not end: {failure}") from failure
+    return judged(outcome, errors, sent=sent, code=code, seconds=ended - asked)
+
+
+def _end(serving: Serving) -> tuple[int, float]:
+    return serving.wait(STOP_SECONDS), time.time()
+
+
+def judged(outcome: Mapping[str, Any], errors: Counter[str], *, sent: float, code: int, seconds: float) -> Stop:
+    """What became of the requests, beside a SIGTERM that was `sent` then, in seconds since the epoch."""
+    found = Counter(errors)
+    turned_away = 0
+    for status, complete in outcome["others"]:
+        # Whoever is told so in a whole answer knows that nothing was accepted.
+        if status == 503 and complete >= sent:
+            turned_away += 1
+        else:
+            found[f"status {status}"] += 1
+    for reason, complete, begun in outcome["unanswered"]:
+        if begun or complete < sent:
+            found[f"accepted and lost, {'in the middle of the answer' if begun else reason}"] += 1
+        else:
+            turned_away += 1
+    if outcome["early"]:
+        found["refused before SIGTERM"] += outcome["early"]
+    if code:
+        found[f"exit code {code}"] += 1
+    return Stop(
+        answered=sum(answer["count"] for answer in outcome["answers"]),
+        turned_away=turned_away,
+        refused=outcome["refused"],
+        seconds=seconds,
+        code=code,
+        errors=dict(found),
+    )
