@@ -35,12 +35,16 @@ class Pins:
 
     build_root: RootPin
     serving_root: RootPin
+    registry_root: RootPin
+    tools_root: RootPin
     trainer: str
     torch: str
     cuda: str
     toolchain: tuple[str, ...]
     runtime: str
     device: str
+    registry: str
+    release_tools: str
 
 
 def load(path: Path = PINS) -> Pins:
@@ -54,12 +58,16 @@ def load(path: Path = PINS) -> Pins:
         return Pins(
             build_root=_root("build", content),
             serving_root=_root("serving", content),
+            registry_root=_root("registry", content),
+            tools_root=_root("release-tools", content),
             trainer=content["pytorch-cuda"]["tag"],
             torch=content["pytorch-cuda"]["torch"],
             cuda=content["pytorch-cuda"]["cuda"],
             toolchain=tuple(content["pytorch-cuda"]["toolchain"]),
             runtime=content["torchscript-runtime"]["tag"],
             device=content["torchscript-runtime"]["device"],
+            registry=content["registry"]["tag"],
+            release_tools=content["release-tools"]["tag"],
         )
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PinsError(f"{path}: cannot be read ({error}). Restore it from git.") from error

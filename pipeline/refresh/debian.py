@@ -23,7 +23,9 @@ def stale(pins: Pins, home: Path) -> Iterator[Stale]:
     """
     build, serving = pins.build_root, pins.serving_root
     toolchain = replace(build, name="toolchain", packages=(*build.packages, *pins.toolchain))
-    for root, folder in ((build, "base"), (serving, "base"), (toolchain, "pytorch-cuda")):
+    places = ((build, "base"), (serving, "base"), (toolchain, "pytorch-cuda"))
+    own = ((root, root.name) for root in (pins.registry_root, pins.tools_root))
+    for root, folder in (*places, *own):
         if root.image:
             continue
         record = home / "images" / folder / f"{root.name}.packages"

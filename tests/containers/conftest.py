@@ -4,16 +4,21 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import docker
 import pytest
 
-from pipeline import images, pins, spec
+from pipeline import images, pins, registry, spec
 from pipeline.artifacts import Archive, Limits, ModelSpec, ServingImage
 from pipeline.engine import Image, Job, Mount
+from pipeline.engine.credentials import credentials
 from pipeline.engine.docker import DockerEngine, connect
 from pipeline.errors import EngineError
 from pipeline.line import Line
+from pipeline.oci.http import HttpRegistry
 
 MODELS = Path(__file__).parent / "models"
+# Where the registries of the tests listen, on loopback.
+REGISTRIES = (5971, 5972)
 # One needs a symbol that is nowhere, the other a library that no image has.
 _BROKEN = """
 cd /out
@@ -88,3 +93,17 @@ def broken_libraries(engine: DockerEngine, toolchain: Image, tmp_path_factory: p
     job = Job(image=toolchain.digest, command=("/bin/sh", "-euc", _BROKEN), limits=limits, mounts=(mount,))
     engine.run(job, on_line=print)
     return out
+
+
+@pytest.fixture(scope="session")
+def stores(engine: DockerEngine) -> Iterator[HttpRegistry]:
+    """Two registries on loopback, empty at first; they go at the end with all that they keep."""
+    client = HttpRegistry(credentials)
+    for port in REGISTRIES:
+        registry.start(port, pins=pins.load(), engine=engine, registry=client)
+    yield client
+    docker_client = docker.from_env()
+    for port in REGISTRIES:
+        registry.stop(port, engine=engine)
+        docker_client.volumes.get(f"torchyard-registry-{port}").remove()
+    docker_client.close()

@@ -10,11 +10,13 @@ HOME = Path(__file__).resolve().parents[2]
 # Lower layers first; a module may import from its own layer only if it is the same package.
 LAYERS = (
     {"errors", "artifacts", "progress"},
-    {"records", "pins", "spec", "engine"},
-    {"bootstrap", "parity", "workbench"},
+    {"records", "pins", "spec", "engine", "oci"},
+    {"bootstrap", "parity", "workbench", "signing", "settings"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
-    | {"refresh"},
-    {"line", "bench", "matrix"},
+    | {"evidence", "keys", "refresh"},
+    {"registry", "release", "verify", "policy", "diff"},
+    {"line", "bench", "matrix", "promote", "fetch"},
+    {"status", "reproduce"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),

@@ -13,8 +13,9 @@ from pipeline.errors import PipelineError, SpaceError, SpecError
 
 NAMESPACE = Collection.from_module(tasks)
 COMMANDS = [
-    *("assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "doctor", "explain", "export"),
-    *("images", "lint", "matrix", "pins", "serve", "smoke", "test", "train"),
+    *("approve", "assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "diff", "doctor"),
+    *("explain", "export", "fetch", "images", "keys", "lint", "matrix", "pins", "promote", "registry", "release"),
+    *("reproduce", "rollback", "serve", "smoke", "status", "test", "train", "verify"),
 ]
 
 
