@@ -151,7 +151,13 @@ class ToolCosign:
                 "signing.key in torchyard.toml, or TORCHYARD_KEY."
             )
         secret = {PASSPHRASE: passphrase()}
-        return self._run(command, "--key=/work/key", *options, key=key, env=secret, **more)
+        try:
+            return self._run(command, "--key=/work/key", *options, key=key, env=secret, **more)
+        except ContainerFailed as failure:
+            raise ReleaseError(
+                f"cosign could not sign with {key}. Is it a key of `inv keys` or of cosign, and is its passphrase what "
+                f"{PASSPHRASE} or {PASSPHRASE_FILE} gives? {failure}"
+            ) from failure
 
     def _verifying(self, command: str, *options: str, by: Identity, **more: Any) -> str | None:
         """What cosign wrote, or None where it refused."""

@@ -28,8 +28,8 @@ class Row:
         """As a line of text."""
         since = "" if self.age is None else f"{self.age:.1f} days"
         said = ", ".join(self.problems) or "in order"
-        parts = (self.model, self.channel, self.version or "-", self.digest[:19], since, ",".join(self.signers), said)
-        return f"{parts[0]:<12} {parts[1]:<11} {parts[2]:<8} {parts[3]:<19} {parts[4]:<10} {parts[5]:<10} {parts[6]}"
+        shown = f"{self.model:<12} {self.channel:<11} {self.version or '-':<8} {self.digest[:19]:<19} {since:<10}"
+        return f"{shown} {','.join(self.verdicts):<18} {','.join(self.signers):<10} {said}"
 
 
 def status(models: tuple[str, ...], *, now: datetime, office: Office) -> Iterator[Row]:

@@ -67,7 +67,7 @@ def _attached(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _verdicts(evidence: Evidence) -> Iterator[Finding]:
-    """A verdict has to be about what is inside: the archive for `check`, the image's id for `audit` and `smoke`."""
+    """A verdict has to be about what is inside: archive and runtime for `check`, the image's id for the others."""
     for gate in GATES:
         found = evidence.attestation(f"{TEST_RESULT} {gate}")
         if not found or not evidence.contents:
@@ -77,6 +77,10 @@ def _verdicts(evidence: Evidence) -> Iterator[Finding]:
         if (subject := found.verdict.get("digest")) != wanted:
             text = f"it judged {subject}, and what is here is {wanted}"
             yield finding("verdict-subject", gate, text, f"Run `inv {gate}` for this image, and release it again.")
+        runtime = evidence.contents.labels.get(f"{LABEL}.runtime.digest")
+        if gate == "check" and (against := found.verdict.get("against")) != runtime:
+            text = f"it judged the archive against the runtime {against}, and the image stands on {runtime}"
+            yield finding("verdict-runtime", gate, text, "Run `inv check` for this model, and release it again.")
         if found.predicate.get("result") not in {"PASSED", "WARNED"}:
             text = f"its result is {found.predicate.get('result')}"
             yield finding("verdict-failed", gate, text, f"Mend what `inv {gate}` shows, and release again.")

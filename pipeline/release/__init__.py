@@ -35,7 +35,6 @@ from pipeline.signing import STATEMENT, Cosign, Identity, envelope
 
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-TORCHYARD = "0.1.0"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +125,7 @@ def _described(image: ServingImage, out: Path, desk: Desk) -> tuple[inventory.Co
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         with desk.engine.files(image.digest) as stream:
             tree = inventory.read(stream, Path(folder))
-        versions = {**provenance.versions(), "torchyard": TORCHYARD}
-        components, strangers = inventory.components(tree, versions=versions)
+        components, strangers = inventory.components(tree, versions=provenance.versions())
         if strangers:
             listing = "\n".join(f"  /{file.path} ({file.size} bytes)" for file in strangers[:20])
             raise ReleaseError(

@@ -4,6 +4,7 @@ https://slsa.dev/spec/v1.0/provenance
 """
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -110,9 +111,10 @@ def _wheels(lock: Path) -> Iterator[dict[str, Any]]:
 
 
 def versions() -> dict[str, str]:
-    """The version of each wheel that the images are locked to, by package."""
+    """The version of each wheel that the images are locked to, by package, and of Torchyard itself."""
     text = (IMAGES / "pytorch-cuda" / "requirements.lock").read_text(encoding="utf-8")
-    return {name: version for name, version, _ in _LOCKED.findall(text)}
+    project = tomllib.loads((IMAGES.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {name: version for name, version, _ in _LOCKED.findall(text)} | {project["name"]: project["version"]}
 
 
 def _file(file: File, name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import base64
 import json
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -55,9 +55,10 @@ SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clea
 
 
 @pytest.fixture(scope="session")
-def cosign(engine: DockerEngine) -> ToolCosign:
-    os.environ[PASSPHRASE] = "planted-passphrase"
-    return ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
+def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(PASSPHRASE, "planted-passphrase")
+        yield ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
 
 
 @pytest.fixture(scope="session")
@@ -268,6 +269,14 @@ def test_the_passphrase_stays_out_of_arguments_labels_and_logs(desk: Desk, engin
     assert "planted-passphrase" not in " ".join([*jobs[0].command, *lines])
     assert [mount for mount in jobs[0].mounts if mount.writable and mount.source == desk.key] == []
     assert not jobs[0].network
+
+
+def test_a_wrong_passphrase_and_a_missing_key_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSPHRASE, "planted-mistake")
+    with pytest.raises(ReleaseError, match=r"could not sign with .*, and is its passphrase what"):
+        desk.cosign.sign_bytes(b"content", key=desk.key)
+    with pytest.raises(ReleaseError, match="there is no such private key"):
+        desk.cosign.sign_bytes(b"content", key=Path("/nowhere/cosign.key"))
 
 
 def test_from_release_to_production_and_back(yard: Yard) -> None:

@@ -24,6 +24,7 @@ REPOSITORY = Repository(host="127.0.0.1:5000", path="staging/tiny")
 DIGEST = "sha256:" + "d" * 64
 CONFIG = "sha256:" + "c" * 64
 ARCHIVE = "a" * 64
+RUNTIME = "sha256:" + "b" * 64
 
 
 def attestation(kind: str, payload: str, predicate: dict[str, Any] | None = None) -> Attestation:
@@ -36,6 +37,7 @@ def verdict(gate: str, **changes: Any) -> Attestation:
     said = {
         "gate": gate,
         "digest": f"sha256:{ARCHIVE}" if gate == "check" else CONFIG,
+        "against": RUNTIME if gate == "check" else "",
         "at": "2026-11-25T11:00:00Z",
         "findings": [],
         "measured": {"ready_seconds": 2.0},
@@ -57,7 +59,7 @@ def evidence() -> Evidence:
         digest=DIGEST,
         contents=Contents(
             config=CONFIG,
-            labels={"io.torchyard.archive.digest": f"sha256:{ARCHIVE}"},
+            labels={"io.torchyard.archive.digest": f"sha256:{ARCHIVE}", "io.torchyard.runtime.digest": RUNTIME},
             layers=("sha256:1",),
             diff_ids=("sha256:2",),
             size=2**20,

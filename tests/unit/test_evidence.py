@@ -79,6 +79,7 @@ FAULTS: dict[str, tuple[Callable[[], Evidence], list[str]]] = {
     "evidence by another key": (lambda: _with(SPDX, by=()), ["evidence-signature", "evidence-missing"]),
     "another image judged": (lambda: _verdict("smoke", digest="sha256:0"), ["verdict-subject"]),
     "another archive judged": (lambda: _verdict("check", digest="sha256:0"), ["verdict-subject"]),
+    "another runtime judged": (lambda: _verdict("check", against="sha256:0"), ["verdict-runtime"]),
     "a failed verdict": (_failed, ["verdict-failed"]),
     "a swapped archive": (lambda: _archive("b" * 64), ["archive", "verdict-subject"]),
     "a damaged layer": (lambda: replace(evidence(), damage=("layer 1 is something else",)), ["content"]),

@@ -23,7 +23,7 @@ from pipeline.promote.lock import Holder
 from pipeline.settings import HOME
 from pipeline.signing import STATEMENT, envelope
 from pipeline.status import status
-from tests.unit.evidence_values import NOW, evidence
+from tests.unit.evidence_values import NOW, RUNTIME, evidence
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
 KEY = Path("keys/cosign.key")
@@ -62,7 +62,11 @@ def _release(office: Office, content: bytes = b"weights") -> str:
     """Puts a release of a tiny model into the registry, signed as `inv release` does; returns its digest."""
     store, where = office.registry, office.repository(RELEASES, "tiny")
     archive = f"sha256:{digest_of(content).removeprefix('sha256:')}"
-    labels = {"io.torchyard.archive.digest": archive, "org.opencontainers.image.version": "1.0.0"}
+    labels = {
+        "io.torchyard.archive.digest": archive,
+        "io.torchyard.runtime.digest": RUNTIME,
+        "org.opencontainers.image.version": "1.0.0",
+    }
     config = store.put_blob(where, json.dumps({"config": {"Labels": labels}}).encode(), media_type="config")
     layer = store.put_blob(where, _layer(content), media_type="layer")
     image = replace(manifest(config, (layer,)), media_type=DOCKER_MANIFEST)
