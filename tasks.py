@@ -294,6 +294,7 @@ def release(_: Context, model: str, locked: bool = False) -> None:
     say(f"  {made.repository}@{made.digest}")
     say(f"  {made.repository}@{made.model} (the archive alone, for `inv fetch`)")
     say(f"Next: inv promote --model {model} --to staging")
+    _hand_on("digest", made.digest)
 
 
 @command(ref="host/path@sha256:…", key="the public key of whoever signed it, instead of torchyard.toml's")
@@ -463,6 +464,13 @@ def _office() -> Office:
         key=asked.key,
         holder=Holder(name=f"{getpass.getuser()}@{socket.gethostname()}", process=os.getpid()),
     )
+
+
+def _hand_on(name: str, value: str) -> None:
+    """In a job on GitHub, makes a value an output of its step: https://docs.github.com/actions/reference/workflow-commands"""
+    if outputs := os.environ.get("GITHUB_OUTPUT"):
+        with Path(outputs).open("a", encoding="utf-8") as stream:
+            stream.write(f"{name}={value}\n")
 
 
 def _required(model: str) -> str:

@@ -24,6 +24,8 @@ IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
 PASSPHRASE = "COSIGN_PASSWORD"  # noqa: S105 (the variable's name)
 PASSPHRASE_FILE = f"{PASSPHRASE}_FILE"
+# A workflow has the key as a secret and no file of it; cosign reads it from env://COSIGN_PRIVATE_KEY then.
+PRIVATE_KEY = "COSIGN_PRIVATE_KEY"
 
 # Opening a key takes scrypt 64 MiB; the rest is for attestations with SBOMs in them.
 _LIMITS = Limits(memory=1024, cpus=2, pids=128)
@@ -145,10 +147,13 @@ class ToolCosign:
         self._run("copy", "--force", source, target, hosts=(source, target))
 
     def _signing(self, command: str, *options: str, key: Path, **more: Any) -> dict[str, str]:
+        if private := os.environ.get(PRIVATE_KEY):
+            secrets = {PASSPHRASE: passphrase(), PRIVATE_KEY: private}
+            return self._run(command, f"--key=env://{PRIVATE_KEY}", *options, env=secrets, **more)
         if not key.is_file():
             raise ReleaseError(
                 f"{key}: there is no such private key. Make a pair with `inv keys`, or name yours: "
-                "signing.key in torchyard.toml, or TORCHYARD_KEY."
+                f"signing.key in torchyard.toml, or TORCHYARD_KEY; or give the key itself as {PRIVATE_KEY}."
             )
         secret = {PASSPHRASE: passphrase()}
         try:
