@@ -2,13 +2,17 @@
 
 import errno
 import functools
+import getpass
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn, ParamSpec
 
@@ -17,25 +21,42 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 
 from pipeline import images as pinned_images
-from pipeline import spec
+from pipeline import policy, records, settings, spec
+from pipeline import registry as local_registry
 from pipeline.artifacts import Limits, Verdict
 from pipeline.audit import audit as judge_image
 from pipeline.bench import bench as measure
 from pipeline.bench import bench_plan
 from pipeline.check import check as judge_archive
 from pipeline.deploy import serve as serve_image
+from pipeline.diff import diff as compare_releases
 from pipeline.doctor import examine
-from pipeline.engine.docker import connect
-from pipeline.errors import DriftError, EngineError, PipelineError, SpaceError, SpecError, TestsFailed
+from pipeline.engine.credentials import credentials
+from pipeline.engine.docker import DockerEngine, connect
+from pipeline.errors import DriftError, EngineError, PipelineError, SpaceError, SpecError, TestsFailed, VerifyError
 from pipeline.explain import explain as tell
+from pipeline.fetch import fetch as get_archive
+from pipeline.keys import keys as make_keys
 from pipeline.line import STEPS, Line
 from pipeline.matrix import matrix as compare_all
+from pipeline.oci.http import HttpRegistry
 from pipeline.pins import load as load_pins
 from pipeline.progress import say
+from pipeline.promote import Office
+from pipeline.promote import approve as give_approval
+from pipeline.promote import promote as bring
+from pipeline.promote import rollback as put_back
+from pipeline.promote.lock import Holder
 from pipeline.refresh import KINDS, refresh, write
+from pipeline.release import Desk
+from pipeline.release.source import source
+from pipeline.reproduce import reproduce as make_again
+from pipeline.signing import Identity, ToolCosign
 from pipeline.smoke import smoke as judge_container
 from pipeline.soak import soak as soak_image
 from pipeline.storm import storm as storm_image
+from pipeline.status import status as survey
+from pipeline.verify import verify as judge_release
 
 HOME = Path(__file__).resolve().parent
 BUILD = HOME / "build"
@@ -45,6 +66,7 @@ P = ParamSpec("P")
 _MODEL = "the name of a folder under model_src/, or the path of a model's folder elsewhere"
 _FORCE = "run it again even if nothing changed"
 _ACCEPT = "a reason for which tracing may freeze a branch of this model; it stays in every later report"
+_DIGEST = "sha256:… instead of what the channel before has now"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
 
 
@@ -269,6 +291,129 @@ def storm(_: Context, model: str, times: int = 50, clients: int = 16) -> None:
     storm_image(image, times=times, clients=clients, load=load, engine=engine, build=build)
 
 
+@command(port="on loopback", stop="stop it instead; what it keeps stays in its volume")
+def registry(_: Context, port: int = 5000, stop: bool = False) -> None:
+    """Start a registry on loopback, from Debian's docker-registry."""
+    engine = connect()
+    if stop:
+        was = local_registry.stop(port, engine=engine)
+        say(f"stopped the registry at 127.0.0.1:{port}" if was else f"no registry of ours runs at 127.0.0.1:{port}")
+        return
+    address = local_registry.start(port, pins=load_pins(), engine=engine, registry=HttpRegistry(credentials))
+    say(f"The registry answers at {address} and runs until `inv registry --port {port} --stop`.")
+
+
+@command()
+def keys(_: Context) -> None:
+    """Make a pair of keys to sign with, where torchyard.toml says."""
+    private = settings.load().key
+    say(f"{make_keys(private, cosign=_cosign(connect()))}: the public key; the private one is {private.name} beside it")
+
+
+@command(model=_MODEL, locked=_LOCKED)
+def release(_: Context, model: str, locked: bool = False) -> None:
+    """Push a judged image by digest, with SBOMs, provenance and verdicts attached, and sign it."""
+    started, line = time.monotonic(), _line(model, locked=locked)
+    made = line.release(_desk(connect()), releases=settings.load().releases, source=source(HOME))
+    records.write(BUILD / model / "release.json", made, inputs=made.evidence)
+    say(f"{model} is released in {time.monotonic() - started:.0f} s; {made.sent / 2**20:,.1f} MiB of layers were sent:")
+    say(f"  {made.repository}@{made.digest}")
+    say(f"  {made.repository}@{made.model} (the archive alone, for `inv fetch`)")
+    say(f"Next: inv promote --model {model} --to staging")
+    _hand_on("digest", made.digest)
+
+
+@command(ref="host/path@sha256:…", key="the public key of whoever signed it, instead of torchyard.toml's")
+def verify(_: Context, ref: str, key: str = "") -> None:
+    """Judge a released image again, with nothing but a public key and the registry."""
+    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    found = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=_cosign(connect()))
+    for each in found.attestations:
+        said = f" of {each.verdict['at']}: {each.predicate['result']}" if each.verdict else ""
+        say(f"  {each.name}{said}")
+    say(f"{ref} verifies: every byte, {len(found.attestations)} attestations and what binds them")
+
+
+@command(before="host/path@sha256:…", after="host/path@sha256:…", key="the public key of whoever signed both")
+def diff(_: Context, before: str, after: str, key: str = "") -> None:
+    """Show what differs between two releases, both verified: packages, operators, accuracy, size, layers."""
+    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    store, cosign = HttpRegistry(credentials), _cosign(connect())
+    found = [judge_release(ref, signers=(signer,), registry=store, cosign=cosign) for ref in (before, after)]
+    for line in compare_releases(*found):
+        say(line)
+
+
+@command(ref="host/path@sha256:…", model=_MODEL, key="the public key of whoever signed it, instead of torchyard.toml's")
+def reproduce(_: Context, ref: str, model: str, key: str = "") -> None:
+    """Make a release again from its recorded materials, from an empty build folder, and compare the digests."""
+    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    engine, described = connect(), spec.find(model, MODELS)
+    cosign = _cosign(engine)
+    evidence = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=cosign)
+    with tempfile.TemporaryDirectory(prefix="torchyard-") as build:
+        line = Line(described, pins=load_pins(), engine=engine, build=Path(build))
+        compared = make_again(evidence, described, line)
+    for each in compared:
+        say(
+            f"{'same ' if each.agrees else 'OTHER'} {each.what:<12} {each.recorded} {'' if each.agrees else each.found}"
+        )
+    if not all(each.agrees for each in compared):
+        raise VerifyError(f"{ref}: not everything came out the same; the lines above say what.")
+
+
+@command(
+    ref="host/path@sha256:… of a model, as `inv release` tells it",
+    out="the folder for its files",
+    key="the public key of whoever signed it, instead of torchyard.toml's",
+)
+def fetch(_: Context, ref: str, out: str, key: str = "") -> None:
+    """Get an archive with its contract and samples from a registry, by digest."""
+    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    cosign = _cosign(connect())
+    for file in get_archive(ref, Path(out), signer=signer, registry=HttpRegistry(credentials), cosign=cosign):
+        say(f"{file.path}: sha256 {file.sha256}")
+
+
+@command(
+    model="its name in the registry", to="the channel, of promotion.toml", digest=_DIGEST, dry_run="only say if it may"
+)
+def promote(_: Context, model: str, to: str, digest: str = "", dry_run: bool = False) -> None:
+    """Bring an image into a channel, if everything that the channel asks for verifies from the registry alone."""
+    entry = bring(model, to=to, digest=digest, dry_run=dry_run, now=datetime.now(UTC), office=_office())
+    if entry:
+        say(f"{to} has {model} {entry.version} now: {entry.digest} (entry {entry.sequence} of its log)")
+    elif not dry_run:
+        say(f"{to} has it already, nothing to do")
+
+
+@command(model="its name in the registry", to="the channel, of promotion.toml", digest=_DIGEST)
+def approve(_: Context, model: str, to: str, digest: str = "") -> None:
+    """Sign, with your key, that an image may go to a channel."""
+    say(f"approved for {to}: {give_approval(model, to=to, digest=digest, office=_office())}")
+
+
+@command(
+    model="its name in the registry",
+    channel="the channel, of promotion.toml",
+    to="sha256:… that was there before, instead of the newest such",
+    reason="why; the log keeps it",
+)
+def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "") -> None:
+    """Put back what a channel had before."""
+    entry = put_back(model, channel=channel, to=to, reason=reason, now=datetime.now(UTC), office=_office())
+    say(f"{channel} has {model} {entry.version} again: {entry.digest} (entry {entry.sequence} of its log)")
+
+
+@command(model="only this one")
+def status(_: Context, model: str = "") -> None:
+    """Show which digest each channel has of each model, and whether it is in order."""
+    models = (model,) if model else tuple(sorted(path.parent.name for path in MODELS.glob("*/model.yaml")))
+    rows = [row.line() for row in survey(models, now=datetime.now(UTC), office=_office())]
+    for row in rows or ["Nothing is released yet. Next: inv release --model resnet"]:
+        say(row)
+
+
 @command(model="only this model's", images="also every image, and containers that a killed run left")
 def clean(_: Context, model: str = "", images: bool = False) -> None:
     """Remove what was built: records, weights and archives."""
@@ -315,6 +460,43 @@ def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False, acce
         locked=locked,
         accepted=accepted.strip(),
     )
+
+
+def _cosign(engine: DockerEngine) -> ToolCosign:
+    return ToolCosign(engine=engine, tools=pinned_images.release_tools(load_pins(), engine=engine))
+
+
+def _desk(engine: DockerEngine) -> Desk:
+    """What releases are made with."""
+    tools, asked = pinned_images.release_tools(load_pins(), engine=engine), settings.load()
+    return Desk(
+        engine=engine,
+        registry=HttpRegistry(credentials),
+        cosign=ToolCosign(engine=engine, tools=tools),
+        tools=tools,
+        key=asked.key,
+        public=asked.public,
+    )
+
+
+def _office() -> Office:
+    """What promotions are made with; policy and settings are read before anything is asked of engine or registry."""
+    asked, rules = settings.load(), policy.load()
+    return Office(
+        policy=rules,
+        releases=asked.releases,
+        registry=HttpRegistry(credentials),
+        cosign=_cosign(connect()),
+        key=asked.key,
+        holder=Holder(name=f"{getpass.getuser()}@{socket.gethostname()}", process=os.getpid()),
+    )
+
+
+def _hand_on(name: str, value: str) -> None:
+    """In a job on GitHub, makes a value an output of its step: https://docs.github.com/actions/reference/workflow-commands"""
+    if outputs := os.environ.get("GITHUB_OUTPUT"):
+        with Path(outputs).open("a", encoding="utf-8") as stream:
+            stream.write(f"{name}={value}\n")
 
 
 def _required(model: str) -> str:

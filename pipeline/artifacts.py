@@ -277,3 +277,33 @@ class Verdict:
     against: str
     findings: tuple[Finding, ...]
     measured: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """A verdict, when it was given (RFC 3339, UTC) and the digest of what it rests on."""
+
+    verdict: Verdict
+    at: str
+    inputs: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """An image in a registry with its evidence. `digest` is that of its manifest there: what is promoted.
+
+    `model` is the digest of the archive beside it, as an artifact of its own. `evidence` binds all attestations
+    together; `sboms` are CycloneDX and SPDX. `revision` is the commit that it was built from, and `clean` whether
+    nothing else was in the tree. `sent` is in bytes: image layers that the registry lacked.
+    """
+
+    image: ServingImage
+    judgements: tuple[Judgement, ...]
+    repository: str
+    digest: str
+    model: str
+    evidence: str
+    sboms: tuple[File, ...]
+    revision: str
+    clean: bool
+    sent: int

@@ -45,6 +45,17 @@ def bootstrap(pin: RootPin, out: Path) -> tuple[str, ...]:
     return packages
 
 
+def hooks(pin: RootPin) -> tuple[str, ...]:
+    """What runs in an extracted root on top: beside the record of each package, which files it brought (`md5sums`)."""
+    if pin.variant != "extract":
+        return ()
+    return (
+        'for deb in "$1"/var/cache/apt/archives/*.deb; do'
+        ' dpkg-deb --ctrl-tarfile "$deb" | tar --extract --to-stdout ./md5sums'
+        ' > "$1/var/lib/dpkg/status.d/$(dpkg-deb --field "$deb" Package).md5sums"; done',
+    )
+
+
 def drift(recorded: tuple[str, ...], packages: tuple[str, ...]) -> tuple[str, ...]:
     """What differs between recorded packages and these: `- old` and `+ new` lines, sorted by package."""
     was, now = set(recorded), set(packages)
@@ -65,6 +76,7 @@ def _mmdebstrap(pin: RootPin, out: Path) -> None:
         command += [
             '--setup-hook=for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done',
             f"--extract-hook={IMAGES / 'base' / 'record-packages.sh'}",
+            *(f"--extract-hook={hook}" for hook in hooks(pin)),
         ]
     command += [pin.suite, str(out)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(pin.epoch), "LC_ALL": "C.UTF-8"}

@@ -132,3 +132,33 @@ class CompileError(PipelineError):
     """The model's own operators do not compile."""
 
     exit_code = 18
+
+
+class RegistryError(PipelineError):
+    """A registry does not answer, refuses, or holds something else than a digest says."""
+
+    exit_code = 19
+
+
+class ReleaseError(PipelineError):
+    """The image could not be released: a verdict is missing or about something else, or signing failed."""
+
+    exit_code = 20
+
+
+class VerifyError(PipelineError):
+    """What hangs on a digest in a registry is not what a release has to carry."""
+
+    exit_code = 21
+
+
+class PromoteError(PipelineError):
+    """The image may not go to a channel, or the channel is not in order."""
+
+    exit_code = 22
+
+
+class SettingsError(PipelineError):
+    """torchyard.toml or promotion.toml is wrong."""
+
+    exit_code = 23

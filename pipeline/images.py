@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline import progress
 from pipeline.artifacts import Limits
-from pipeline.bootstrap import bootstrap, drift
+from pipeline.bootstrap import bootstrap, drift, hooks
 from pipeline.engine import LABEL, Build, Engine, Image, Job
 from pipeline.errors import DriftError, SpaceError
 from pipeline.pins import IMAGES, Pins, RootPin
@@ -87,6 +87,38 @@ def load(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
 
 
+def serving_root(pins: Pins) -> str:
+    """The tag, or the registry image, of the root below the serving image."""
+    return _reference(pins.serving_root)
+
+
+def registry(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """The local registry: Debian's docker-registry."""
+    return _made(_own_root(pins.registry_root, pins.registry, engine=engine, locked=locked), engine=engine)
+
+
+def release_tools(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
+    """cosign and syft, so that nobody has to install them. syft comes from PyPI, in a stage on the build root."""
+    builder = _base(pins.build_root, engine=engine, locked=locked)
+    recipe = _own_root(pins.tools_root, pins.release_tools, engine=engine, locked=locked)
+    build = replace(recipe.build, args={**recipe.build.args, "BUILDER": _reference(pins.build_root)})
+    inputs = digest_of(recipe.inputs, builder.diff_ids)
+    return _made(replace(recipe, build=build, inputs=inputs), engine=engine)
+
+
+def _own_root(pin: RootPin, tag: str, *, engine: Engine, locked: bool) -> _Recipe:
+    """The recipe of an image with a root of its own, both named after the folder of its Dockerfile."""
+    base, folder = _base(pin, engine=engine, locked=locked), IMAGES / pin.name
+    build = Build(
+        folder=folder,
+        dockerfile=folder / "Dockerfile",
+        stage=pin.name,
+        tag=tag,
+        args={"BASE": _reference(pin)},
+    )
+    return _Recipe(build=build, inputs=digest_of(base.diff_ids, contents_of(folder)), space=_SMALL_SPACE)
+
+
 def _pytorch(pins: Pins, stage: str, tag: str, base: Image) -> _Recipe:
     folder = IMAGES / "pytorch-cuda"
     contents, args = contents_of(folder), {"BASE": _reference(pins.build_root)}
@@ -125,7 +157,7 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
         for name, sha256 in contents_of(IMAGES / "base").items()
         if name == f"{pin.name}.packages" or not name.endswith(".packages")
     }
-    inputs = digest_of(pin, made_with)
+    inputs = digest_of(pin, made_with, *hooks(pin))
     found = engine.find(reference)
     if found and (pin.image or found.labels.get(INPUTS) == inputs):
         return found
@@ -136,12 +168,18 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         root = Path(folder) / "root.tar"
         packages = bootstrap(pin, root)
-        _report_drift(f"{pin.name} root", packages, IMAGES / "base" / f"{pin.name}.packages", locked)
+        _report_drift(f"{pin.name} root", packages, _record(pin), locked)
         return engine.import_root(root, tag=reference, labels={INPUTS: inputs})
 
 
 def _reference(pin: RootPin) -> str:
     return pin.image or f"torchyard-base:{pin.name}"
+
+
+def _record(pin: RootPin) -> Path:
+    """Where the packages of a root are recorded: beside the Dockerfile of the one image that stands on it, if any."""
+    own = IMAGES / pin.name / f"{pin.name}.packages"
+    return own if own.is_file() else IMAGES / "base" / own.name
 
 
 def _installed(image: Image, engine: Engine) -> tuple[str, ...]:

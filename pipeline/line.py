@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline import images, records
-from pipeline.artifacts import Archive, File, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline import images, records, settings
+from pipeline.artifacts import Archive, File, Judgement, ModelSpec, Release, ServingImage, TrainedModel, Verdict
 from pipeline.assemble import assemble
 from pipeline.audit import audit
 from pipeline.check import check
@@ -17,6 +18,8 @@ from pipeline.engine import Engine, Image
 from pipeline.export import export
 from pipeline.pins import Pins
 from pipeline.progress import say
+from pipeline.release import Desk, release
+from pipeline.release.provenance import Making, Source
 from pipeline.smoke import smoke
 from pipeline.train import train
 from pipeline.workbench import code_of
@@ -165,6 +168,34 @@ class Line:
             lambda: smoke(image.tag, limits=limits, engine=self._engine, probes=probes.path),
         )
 
+    def release(self, desk: Desk, *, releases: str, source: Source) -> Release:
+        """The release of the serving image, with verdicts that are still about it."""
+        image = self.assemble
+        verdicts = {"check": self.check, "audit": self.audit, "smoke": self.smoke}
+        making = Making(
+            source=source,
+            engine=self._engine.info().version,
+            fetched=self._fetched(),
+            finished=_modified(self._build / "assemble.json"),
+            records=tuple(File.of(path) for path in sorted(self._build.glob("*.json")) if path.stem in STEPS),
+        )
+        return release(
+            image,
+            judgements=tuple(
+                Judgement(verdict=verdict, at=_modified(path := self._build / f"{gate}.json"), inputs=_inputs(path))
+                for gate, verdict in verdicts.items()
+            ),
+            repository=settings.repository(releases, self._spec.name),
+            making=making,
+            out=self._build / "release",
+            desk=desk,
+        )
+
+    def _fetched(self) -> str:
+        """When the packages of the root below the serving image were fetched."""
+        root = self._engine.find(images.serving_root(self._pins)) or self._runtime
+        return f"{root.created[:19]}Z"
+
     @cached_property
     def _trainer(self) -> Image:
         return images.trainer(self._pins, engine=self._engine, locked=self._locked)
@@ -200,3 +231,12 @@ class Line:
         self.ran.append(name)
         say(f"{name:<9} done in {time.monotonic() - started:.1f} s")
         return value
+
+
+def _modified(record: Path) -> str:
+    """When a step last did its work: its record is written then, and not when it was skipped."""
+    return f"{datetime.fromtimestamp(record.stat().st_mtime, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _inputs(record: Path) -> str:
+    return records.read(record, Verdict).inputs

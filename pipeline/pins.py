@@ -36,6 +36,8 @@ class Pins:
     build_root: RootPin
     serving_root: RootPin
     load_root: RootPin
+    registry_root: RootPin
+    tools_root: RootPin
     trainer: str
     torch: str
     cuda: str
@@ -43,6 +45,8 @@ class Pins:
     runtime: str
     device: str
     load: str
+    registry: str
+    release_tools: str
 
 
 def load(path: Path = PINS) -> Pins:
@@ -57,6 +61,8 @@ def load(path: Path = PINS) -> Pins:
             build_root=_root("build", content),
             serving_root=_root("serving", content),
             load_root=_root("load", content),
+            registry_root=_root("registry", content),
+            tools_root=_root("release-tools", content),
             trainer=content["pytorch-cuda"]["tag"],
             torch=content["pytorch-cuda"]["torch"],
             cuda=content["pytorch-cuda"]["cuda"],
@@ -64,6 +70,8 @@ def load(path: Path = PINS) -> Pins:
             runtime=content["torchscript-runtime"]["tag"],
             device=content["torchscript-runtime"]["device"],
             load=content["load"]["tag"],
+            registry=content["registry"]["tag"],
+            release_tools=content["release-tools"]["tag"],
         )
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise PinsError(f"{path}: cannot be read ({error}). Restore it from git.") from error

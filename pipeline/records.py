@@ -50,13 +50,13 @@ def write(path: Path, value: object, *, inputs: str) -> None:
     write_atomic(path, json.dumps(content, indent=2, sort_keys=False) + "\n")
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replaces the file at `path` by `text`; a reader sees all of it or none of it."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replaces the file at `path` by `content`, text in UTF-8; a reader sees all of it or none of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with half.open("w", encoding="utf-8") as stream:
-            stream.write(text)
+        with half.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             os.fsync(stream.fileno())
         half.replace(path)
@@ -81,6 +81,11 @@ def read(path: Path, kind: type[T]) -> Recorded[T]:
             f"{path}: not a record of {kind.__name__} ({error}). "
             f"It was written by another version of Torchyard or edited; run `inv {path.stem} --force`."
         ) from error
+
+
+def plain(value: object) -> Any:
+    """A value without paths as JSON has it."""
+    return cattrs.Converter().unstructure(value)
 
 
 def structured(content: Mapping[str, Any], kind: type[T]) -> T:

@@ -15,7 +15,10 @@ ACCEPTED = f"{LABEL}.accepted-frozen-branch"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """An image in the engine. `digest` is its id, `config` how it runs (User, Entrypoint, …), `size` is in bytes."""
+    """An image in the engine. `digest` is its id, `config` how it runs (User, Entrypoint, …), `size` is in bytes.
+
+    `created` is when it was made, RFC 3339.
+    """
 
     digest: str
     labels: Mapping[str, str]
@@ -23,6 +26,7 @@ class Image:
     config: Mapping[str, Any]
     architecture: str
     size: int
+    created: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +54,9 @@ class Mount:
 class Job:
     """A container that runs to its end: no network, read-only root, no capabilities, the caller's uid.
 
-    `beside` is the id of a serving container whose loopback the job shares, where it has to talk to it. A job that
-    runs for longer than `seconds` is ended; None lets it take its time.
+    `beside` is the id of a serving container whose loopback the job shares, where it has to talk to it; `network` gives
+    it the host's network instead, for tools that talk to registries. A job that runs for longer than `seconds` is
+    ended; None lets it take its time.
     """
 
     image: str
@@ -61,7 +66,31 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     gpus: bool = False
     beside: str = ""
+    network: bool = False
     seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """A container that stays until it is stopped: not root, read-only root, no capabilities, no way out.
+
+    Its `inner` port is published on loopback `port`. What it writes to `folder` is kept in the volume `name`.
+    """
+
+    name: str
+    image: str
+    port: int
+    inner: int
+    folder: str
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """An image in a registry: the digest of its manifest, and the layers that had to be sent, by diff id."""
+
+    digest: str
+    sent: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +190,14 @@ class Engine(Protocol):
         """Fetches an image that is named by digest from its registry."""
         ...
 
+    def push(self, image: str, *, repository: str, tag: str) -> Pushed:
+        """Sends an image to a registry, as `tag`, with the credentials of Docker's own store.
+
+        Raises:
+            RegistryError: the registry does not answer, or refuses.
+        """
+        ...
+
     def import_root(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> Image:
         """Makes a one-layer image from a tar file of a root file system."""
         ...
@@ -171,6 +208,13 @@ class Engine(Protocol):
 
     def save(self, reference: str) -> AbstractContextManager[BinaryIO]:
         """The image as a docker-archive tar, as a stream to be read once."""
+        ...
+
+    def files(self, reference: str) -> AbstractContextManager[BinaryIO]:
+        """The file system of an image, all layers together, as a tar stream to be read once. Nothing of it is run.
+
+        Names that the engine makes itself (/dev, /.dockerenv, /etc/hosts, …) are in it as empty files.
+        """
         ...
 
     def read_file(self, reference: str, path: str) -> bytes | None:
@@ -191,6 +235,14 @@ class Engine(Protocol):
 
         Its port 8080 is published on loopback `port`; 0 lets the engine choose.
         """
+        ...
+
+    def start(self, service: Service) -> None:
+        """Starts a service, or leaves it as it is where one of this name and image runs on this port."""
+        ...
+
+    def stop(self, name: str) -> bool:
+        """Ends a service; its volume stays. Tells whether there was one."""
         ...
 
     def remove(self, references: tuple[str, ...]) -> None:

@@ -18,10 +18,11 @@ from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
 
 from pipeline.artifacts import Limits
-from pipeline.engine import LABEL, Build, Image, Info, Job, Serving
+from pipeline.engine import LABEL, Build, Image, Info, Job, Pushed, Service, Serving
 from pipeline.engine.buildkit import Builder
 from pipeline.engine.containers import DockerServing, Stream, remove, run_to_end
 from pipeline.engine.failures import engine_errors, short
+from pipeline.engine.pushing import push
 from pipeline.errors import EngineError
 
 # Image ids, container ids and layers are plain HTTP over a socket; a call that takes longer than this hangs.
@@ -108,6 +109,7 @@ class DockerEngine:
             config=attrs["Config"],
             architecture=attrs["Architecture"],
             size=attrs["Size"],
+            created=attrs["Created"],
         )
 
     def tags(self, label: str) -> tuple[str, ...]:
@@ -123,6 +125,11 @@ class DockerEngine:
         with engine_errors():
             self._client.images.pull(reference)
         return self._found(reference)
+
+    def push(self, image: str, *, repository: str, tag: str) -> Pushed:
+        found = self._found(image)
+        with engine_errors():
+            return push(self._client, found, repository=repository, tag=tag)
 
     def import_root(self, archive: Path, *, tag: str, labels: Mapping[str, str]) -> Image:
         repository, _, name = tag.rpartition(":")
@@ -142,6 +149,18 @@ class DockerEngine:
         with io.BufferedReader(Stream(chunks), buffer_size=2**20) as stream:
             yield cast(BinaryIO, stream)
 
+    @contextmanager
+    def files(self, reference: str) -> Iterator[BinaryIO]:
+        with engine_errors():
+            container = self._client.containers.create(reference, command=["-"], labels={LABEL: "read"})
+        try:
+            with engine_errors():
+                chunks = cast(Iterator[bytes], container.export())
+            with io.BufferedReader(Stream(chunks), buffer_size=2**20) as stream:
+                yield cast(BinaryIO, stream)
+        finally:
+            remove(container)
+
     def read_file(self, reference: str, path: str) -> bytes | None:
         with engine_errors():
             container = self._client.containers.create(reference, command=["-"], labels={LABEL: "read"})
@@ -156,7 +175,7 @@ class DockerEngine:
                 container.remove(force=True)
 
     def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
-        network = f"container:{job.beside}" if job.beside else "none"
+        network = f"container:{job.beside}" if job.beside else "host" if job.network else "none"
         limits = production(job.limits, network) | {"labels": {LABEL: "job"}}
         limits["tmpfs"] = {"/tmp": "rw,nosuid,nodev,size=1g"}  # noqa: S108 (inside the container)
         with engine_errors():
@@ -182,6 +201,35 @@ class DockerEngine:
             yield DockerServing(container)
         finally:
             remove(container)
+
+    def start(self, service: Service) -> None:
+        network = self.serving_network()
+        with engine_errors():
+            found = self._client.containers.list(all=True, filters={"name": f"^{service.name}$"})
+            if found and _runs(found[0], service):
+                return
+            for stale in found:
+                stale.remove(force=True)
+            container = self._client.containers.create(
+                service.image,
+                name=service.name,
+                ports={f"{service.inner}/tcp": ("127.0.0.1", service.port)},
+                mounts=[DockerMount(target=service.folder, source=service.name, type="volume")],
+                **production(service.limits, network) | {"labels": {LABEL: "service"}},
+            )
+            try:
+                container.start()
+            except BaseException:
+                container.remove(force=True)
+                raise
+
+    def stop(self, name: str) -> bool:
+        with engine_errors():
+            found = self._client.containers.list(all=True, filters={"name": f"^{name}$", "label": f"{LABEL}=service"})
+            for container in found:
+                container.stop(timeout=10)
+                container.remove()
+        return bool(found)
 
     def remove(self, references: tuple[str, ...]) -> None:
         with engine_errors():
@@ -234,6 +282,13 @@ class DockerEngine:
         if image is None:
             raise EngineError(f"{reference} was made and is not in the engine: was it removed meanwhile? Run again.")
         return image
+
+
+def _runs(container: Container, service: Service) -> bool:
+    """Whether a container is this service, running: of its image, and to be reached on its port."""
+    bound = container.ports.get(f"{service.inner}/tcp") or [{}]
+    same = container.attrs["Image"] == service.image and bound[0].get("HostPort") == str(service.port)
+    return bool(same and container.status == "running")
 
 
 def _mount(source: Path, target: str, writable: bool) -> DockerMount:

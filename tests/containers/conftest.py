@@ -14,15 +14,19 @@ import requests
 from docker.models.containers import Container
 from docker.types import Mount as DockerMount
 
-from pipeline import images, pins, spec
+from pipeline import images, pins, registry, spec
 from pipeline.artifacts import Archive, Limits, ModelSpec, ServingImage
 from pipeline.engine import Image, Job, Mount
+from pipeline.engine.credentials import credentials
 from pipeline.engine.docker import DockerEngine, connect, production
 from pipeline.errors import EngineError
 from pipeline.line import Line
+from pipeline.oci.http import HttpRegistry
 
 MODELS = Path(__file__).parent / "models"
 SERVING = Limits(memory=1024, cpus=2, pids=256)
+# Where the registries of the tests listen, on loopback.
+REGISTRIES = (5971, 5972)
 
 Start = Callable[..., AbstractContextManager["Running"]]
 # One needs a symbol that is nowhere, the other a library that no image has.
@@ -192,3 +196,17 @@ def folder(archives: Path, tmp_path: Path) -> Path:
     shutil.copytree(archives / "slow", copy)
     readable(tmp_path)
     return copy
+
+
+@pytest.fixture(scope="session")
+def stores(engine: DockerEngine) -> Iterator[HttpRegistry]:
+    """Two registries on loopback, empty at first; they go at the end with all that they keep."""
+    client = HttpRegistry(credentials)
+    for port in REGISTRIES:
+        registry.start(port, pins=pins.load(), engine=engine, registry=client)
+    yield client
+    docker_client = docker.from_env()
+    for port in REGISTRIES:
+        registry.stop(port, engine=engine)
+        docker_client.volumes.get(f"torchyard-registry-{port}").remove()
+    docker_client.close()

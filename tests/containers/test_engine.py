@@ -62,6 +62,12 @@ def test_save_and_load_give_the_same_image(either: Engine, tmp_path: Path) -> No
     assert either.find(made.digest) == made
 
 
+def test_the_files_of_an_image_come_as_one_stream(either: Engine, tmp_path: Path) -> None:
+    made = either.import_root(_root(tmp_path), tag=TAG, labels={})
+    with either.files(made.digest) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        assert {member.name: member.size for member in archive if member.isreg() and member.size} == {"etc/hello": 5}
+
+
 def test_what_is_not_there_is_an_engine_error(either: Engine) -> None:
     with pytest.raises(EngineError):
         either.read_file("torchyard-test-nobody:1", "/etc/hello")

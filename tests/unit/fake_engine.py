@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from pipeline.artifacts import Limits
-from pipeline.engine import Build, Image, Info, Job, Process, Serving, Usage
+from pipeline.engine import Build, Image, Info, Job, Process, Pushed, Service, Serving, Usage
 from pipeline.errors import ContainerFailed, EngineError
 
 
@@ -68,6 +68,7 @@ class FakeEngine:
         self.jobs: list[Job] = []
         self.builds: list[Build] = []
         self.served: list[FakeServing] = []
+        self.services: dict[str, Service] = {}
         self.on_run: Callable[[Job, Callable[[str], None]], None] = lambda _job, _on_line: None
         self._tags: dict[str, str] = {}
         self._configs: dict[str, bytes] = {}
@@ -111,6 +112,7 @@ class FakeEngine:
             config=content["config"],
             architecture=content["architecture"],
             size=sum(len(self._layers[diff_id]) for diff_id in diff_ids),
+            created="2026-01-01T00:00:00Z",
         )
 
     def build(self, build: Build) -> Image:
@@ -152,6 +154,26 @@ class FakeEngine:
             _add(archive, "manifest.json", json.dumps(manifest).encode())
         out.seek(0)
         yield out
+
+    @contextmanager
+    def files(self, reference: str) -> Iterator[BinaryIO]:
+        """The regular files of all layers, the topmost of each name."""
+        found: dict[str, bytes] = {}
+        for diff_id in self._get(reference).diff_ids:
+            with tarfile.open(fileobj=io.BytesIO(self._layers[diff_id])) as archive:
+                found |= {each.name.removeprefix("./"): _content(archive, each) for each in archive if each.isreg()}
+        yield io.BytesIO(layer(found))
+
+    def push(self, image: str, *, repository: str, tag: str) -> Pushed:
+        """There is no registry; the digest is that of the name."""
+        found = self._get(image)
+        return Pushed(digest=_digest(f"{repository}:{tag}".encode()), sent=found.diff_ids)
+
+    def start(self, service: Service) -> None:
+        self.services[service.name] = service
+
+    def stop(self, name: str) -> bool:
+        return self.services.pop(name, None) is not None
 
     def read_file(self, reference: str, path: str) -> bytes | None:
         """The file in the topmost layer that has it; links and whiteouts are not followed."""

@@ -10,11 +10,13 @@ HOME = Path(__file__).resolve().parents[2]
 # Lower layers first; a module may import from its own layer only if it is the same package.
 LAYERS = (
     {"errors", "artifacts", "progress"},
-    {"records", "pins", "spec", "engine"},
-    {"bootstrap", "parity", "workbench", "load"},
+    {"records", "pins", "spec", "engine", "oci"},
+    {"bootstrap", "parity", "workbench", "load", "signing", "settings"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
-    | {"refresh"},
-    {"line", "bench", "matrix", "soak", "storm"},
+    | {"evidence", "keys", "refresh"},
+    {"registry", "release", "verify", "policy", "diff"},
+    {"line", "bench", "matrix", "promote", "fetch", "soak", "storm"},
+    {"status", "reproduce"},
 )
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),

@@ -38,7 +38,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".github/workflows/ci.yml").write_text(WORKFLOW.replace(OLD, NEW).replace("v1.9.0", "v1.10.0"))
 
     def bootstrap(pin: pins.RootPin, _: Path) -> tuple[str, ...]:
-        folder = "pytorch-cuda" if pin.name == "toolchain" else "base"
+        folder = {"toolchain": "pytorch-cuda", "build": "base", "serving": "base"}.get(pin.name, pin.name)
         return tuple((pins.IMAGES / folder / f"{pin.name}.packages").read_text().splitlines())
 
     monkeypatch.setattr(debian, "bootstrap", bootstrap)
@@ -86,6 +86,8 @@ def test_the_toolchain_is_the_build_root_with_its_packages(home: Path, monkeypat
         PINS.serving_root.packages,
         PINS.load_root.packages,
         (*PINS.build_root.packages, *PINS.toolchain),
+        PINS.registry_root.packages,
+        PINS.tools_root.packages,
     ]
 
 

@@ -1,6 +1,7 @@
 """The commands: their names and help, and how an error ends one."""
 
 import errno
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -13,8 +14,9 @@ from pipeline.errors import PipelineError, SpaceError, SpecError
 
 NAMESPACE = Collection.from_module(tasks)
 COMMANDS = [
-    *("assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "doctor", "explain", "export"),
-    *("images", "lint", "matrix", "pins", "serve", "smoke", "soak", "storm", "test", "train"),
+    *("approve", "assemble", "audit", "bench", "build-serving", "check", "clean", "compile", "diff", "doctor"),
+    *("explain", "export", "fetch", "images", "keys", "lint", "matrix", "pins", "promote", "registry", "release"),
+    *("reproduce", "rollback", "serve", "smoke", "soak", "status", "storm", "test", "train", "verify"),
 ]
 
 
@@ -66,6 +68,15 @@ def test_a_bug_keeps_its_traceback(error: Exception) -> None:
 
     with pytest.raises(type(error)):
         failing(Context())
+
+
+def test_a_value_becomes_an_output_on_github_and_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_OUTPUT", raising=False)
+    tasks._hand_on("digest", "sha256:0")
+    monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "outputs"))
+    tasks._hand_on("digest", "sha256:1")
+    tasks._hand_on("other", "2")
+    assert (tmp_path / "outputs").read_text() == "digest=sha256:1\nother=2\n"
 
 
 def test_a_gate_without_a_model_asks_which() -> None:

@@ -1,5 +1,6 @@
 """The workflows as data: thin, with no right that a job does not need, and with nothing of an event in a shell."""
 
+import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -18,12 +19,19 @@ import tasks
 FOLDER = tasks.HOME / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*"))
 # What a job may do besides reading the repository, by workflow and job.
-RIGHTS: dict[tuple[str, str], dict[str, str]] = {}
+RIGHTS = {
+    ("release.yml", "release"): {"packages": "write", "attestations": "write", "id-token": "write"},
+    ("release.yml", "staging"): {"packages": "write"},
+    ("release.yml", "production"): {"packages": "write"},
+    ("release.yml", "rollback"): {"packages": "write"},
+}
 ACTIONS = {
+    "actions/attest",
     "actions/cache",
     "actions/checkout",
     "actions/download-artifact",
     "actions/upload-artifact",
+    "docker/login-action",
     "peter-evans/create-pull-request",
 }
 # A task gives its help away when it is asked for its arguments, so a copy is asked.
@@ -111,6 +119,25 @@ def test_what_pins_refreshes_reaches_the_pull_request() -> None:
     sent = {path for glob in globs for path in tasks.HOME.glob(glob)}
     images = tasks.HOME / "images"
     assert sent == {*FILES, tasks.HOME / "requirements.lock", *images.glob("*/*.lock"), *images.glob("*/*.packages")}
+
+
+def test_every_model_is_released() -> None:
+    release = _load(FOLDER / "release.yml")
+    models = sorted(path.parent.name for path in tasks.MODELS.glob("*/model.yaml"))
+    # YAML 1.1 reads the key `on` as true.
+    assert release[True]["workflow_dispatch"]["inputs"]["model"]["options"] == ["all", *models]
+    for job in release["jobs"].values():
+        assert f"'{json.dumps(models)}'" in job["strategy"]["matrix"]["model"]
+
+
+def test_production_waits_for_its_environment() -> None:
+    jobs = _load(FOLDER / "release.yml")["jobs"]
+    assert {name: (job.get("needs"), job["environment"]) for name, job in jobs.items()} == {
+        "release": (None, "release"),
+        "staging": ("release", "staging"),
+        "production": ("staging", "production"),
+        "rollback": (None, "${{ inputs.rollback }}"),
+    }
 
 
 def _step(workflow: Workflow, key: str) -> dict[str, Any]:

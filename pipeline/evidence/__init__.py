@@ -1,0 +1,125 @@
+"""What hangs on a digest in a registry, and what of it verifies: frozen values that a policy can be held against."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pipeline.artifacts import Finding, Level
+from pipeline.engine import LABEL
+from pipeline.oci import Repository
+
+CYCLONEDX = "https://cyclonedx.org/bom"
+SPDX = "https://spdx.dev/Document"
+PROVENANCE = "https://slsa.dev/provenance/v1"
+TEST_RESULT = "https://in-toto.io/attestation/test-result/v0.1"
+PROMOTION = "https://torchyard.io/attestations/promotion/v1"
+GATES = ("check", "audit", "smoke")
+# What every release has, as `kind` or `kind gate`.
+REQUIRED = (CYCLONEDX, SPDX, PROVENANCE, *(f"{TEST_RESULT} {gate}" for gate in GATES))
+
+# Annotations that are part of what a signature signs.
+CHANNEL = f"{LABEL}.channel"
+EVIDENCE = f"{LABEL}.evidence"
+APPROVES = f"{LABEL}.approves"
+# The first channel: where `inv release` puts images.
+RELEASES = "releases"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """A signature that verifies: whose, and what it says. `repository` is where it was made for."""
+
+    by: str
+    repository: str
+    annotations: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attestation:
+    """An in-toto statement that is attached to a digest; `by` are those under whose keys it verifies.
+
+    `payload` is the SHA-256 of the statement, `subjects` are the digests that it is about.
+    """
+
+    kind: str
+    subjects: tuple[str, ...]
+    predicate: Mapping[str, Any]
+    payload: str
+    by: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its kind, with the gate where it is a verdict."""
+        return f"{self.kind} {self.verdict.get('gate', '')}".strip() if self.kind == TEST_RESULT else self.kind
+
+    @property
+    def verdict(self) -> Mapping[str, Any]:
+        """What the gate said; empty where this is no verdict."""
+        found = self.predicate.get("verdict")
+        return found if isinstance(found, dict) else {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """The image itself. `config` is the digest of its configuration, its id in an engine; `size` is in bytes, as sent.
+
+    `archive` is the SHA-256 of the archive in its top layer as found there, or empty; `layers` are the layers' digests,
+    `diff_ids` those of what is in them.
+    """
+
+    config: str
+    labels: Mapping[str, str]
+    layers: tuple[str, ...]
+    diff_ids: tuple[str, ...]
+    size: int
+    archive: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All that is known of a digest from the registry alone. `unknown` counts the signatures that nobody's key fits.
+
+    `damage` tells what of the image the registry does not have as its digest says.
+    """
+
+    repository: Repository
+    digest: str
+    contents: Contents | None
+    signatures: tuple[Signature, ...]
+    unknown: int
+    attestations: tuple[Attestation, ...]
+    damage: tuple[str, ...]
+
+    def attestation(self, name: str) -> Attestation | None:
+        """The one that verifies under this name, if there is one."""
+        return next((each for each in self.attestations if each.name == name and each.by), None)
+
+
+def binding(payloads: tuple[str, ...]) -> str:
+    """The digest of all attestations of a release, by the SHA-256 of each: what its signature binds together."""
+    return f"sha256:{hashlib.sha256(json.dumps(sorted(payloads)).encode()).hexdigest()}"
+
+
+def when(text: str) -> datetime:
+    """A time as attestations have it, RFC 3339 in UTC."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def written(moment: datetime) -> str:
+    """A time as attestations have it, RFC 3339 in UTC, to the second."""
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def finding(rule: str, where: str, message: str, fix: str, level: Level = "error") -> Finding:
+    """A condition that is not met."""
+    return Finding(rule=rule, level=level, where=where, message=message, fix=fix)
+
+
+def told(title: str, findings: tuple[Finding, ...]) -> str:
+    """A refusal: every condition that is not met, each with its cure."""
+    parts = [f"{title}: {len(findings)} to mend."]
+    parts += [f"{each.rule}: {each.where}\n  {each.message}\n  Fix: {each.fix}" for each in findings]
+    return "\n\n".join(parts)

@@ -1,0 +1,193 @@
+"""promotion.toml -> what each channel asks, and evidence held against it without asking anybody."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Finding
+from pipeline.errors import SettingsError
+from pipeline.evidence import GATES, PROVENANCE, RELEASES, TEST_RESULT, Evidence, finding, when
+from pipeline.settings import HOME, absolute, repository
+from pipeline.signing import Identity
+
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
+_SIZES = {"MiB": 2**20, "GiB": 2**30}
+# What is signed in the future was signed by a clock that is wrong, or to look fresh for longer.
+_SKEW = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """What a channel asks. `source` is the only channel that it takes images from.
+
+    `verdicts` maps a gate to the oldest that its verdict may be, `packages` is the same for the base packages;
+    `size` is in bytes as sent; `budgets` maps `gate.figure` to the most that may have been measured.
+    """
+
+    name: str
+    folder: str
+    source: str
+    signers: tuple[Identity, ...]
+    verdicts: Mapping[str, timedelta]
+    packages: timedelta
+    size: int
+    forbidden: tuple[str, ...]
+    approvers: tuple[Identity, ...]
+    budgets: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """All channels, and all signers by name."""
+
+    channels: Mapping[str, Channel]
+    signers: Mapping[str, Identity]
+
+    def channel(self, name: str) -> Channel:
+        """The channel of this name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if name not in self.channels:
+            known = ", ".join(self.channels) or "none"
+            raise SettingsError(f"promotion.toml has no channel {name!r}. There is: {known}.")
+        return self.channels[name]
+
+
+def load(path: Path = HOME / "promotion.toml") -> Policy:
+    """Reads the policy.
+
+    Raises:
+        SettingsError: it cannot be read, or asks for something that is not known; the message names it.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        signers = {
+            name: Identity(name=name, key=absolute(key, path.parent)) for name, key in content["signers"].items()
+        }
+        channels = {name: _channel(name, asked, signers) for name, asked in content["channels"].items()}
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
+        raise SettingsError(f"{path}: cannot be used ({error!r}). Correct it and run again.") from error
+    for channel in channels.values():
+        if channel.source not in {RELEASES, *channels} - {channel.name}:
+            raise SettingsError(f"{path}: {channel.name} takes images from {channel.source!r}, which is no channel.")
+    return Policy(channels=channels, signers=signers)
+
+
+def judge(channel: Channel, evidence: Evidence, *, approved: frozenset[str], now: datetime) -> tuple[Finding, ...]:
+    """What a channel asks and the evidence does not give, on top of what every release has to have.
+
+    `approved` are the names of those whose approval of this digest for this channel verifies.
+    """
+    return (
+        *_fresh(channel, evidence, now),
+        *_packages(channel, evidence, now),
+        *_figures(channel, evidence),
+        *_forbidden(channel, evidence),
+        *_approved(channel, approved),
+    )
+
+
+def _fresh(channel: Channel, evidence: Evidence, now: datetime) -> Iterator[Finding]:
+    for gate, oldest in channel.verdicts.items():
+        if not (found := evidence.attestation(f"{TEST_RESULT} {gate}")):
+            continue
+        judged = when(str(found.verdict.get("at", "1970-01-01T00:00:00Z")))
+        if now - judged > oldest:
+            text = f"it is of {judged:%Y-%m-%d %H:%M}, and {channel.name} takes none older than {_shown(oldest)}"
+            cure = f"Judge the image again and release it: `inv {gate} --force`, `inv release`."
+            yield finding("verdict-too-old", gate, text, cure)
+        elif judged - now > _SKEW:
+            text = f"it is of {judged:%Y-%m-%d %H:%M}, which is yet to come"
+            yield finding("verdict-of-the-future", gate, text, "Put the clocks right and release again.")
+
+
+def _packages(channel: Channel, evidence: Evidence, now: datetime) -> Iterator[Finding]:
+    if not (found := evidence.attestation(PROVENANCE)):
+        return
+    inside = found.predicate.get("buildDefinition", {}).get("internalParameters", {})
+    fetched = when(str(inside.get("packagesFetched", "1970-01-01T00:00:00Z")))
+    if now - fetched > channel.packages:
+        text = (
+            f"were fetched on {fetched:%Y-%m-%d}, and {channel.name} takes none older than {_shown(channel.packages)}"
+        )
+        cure = "Fetch them anew: `inv clean --images`, `inv build-serving`, `inv release`."
+        yield finding("packages-too-old", "the base packages", text, cure)
+
+
+def _figures(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
+    if evidence.contents and evidence.contents.size > channel.size:
+        text = f"has {evidence.contents.size / 2**20:,.0f} MiB, and {channel.name} takes {channel.size / 2**20:,.0f}"
+        yield finding("size", "the image", text, "Make the model smaller, or raise `size` in promotion.toml.")
+    for name, most in channel.budgets.items():
+        gate, _, figure = name.partition(".")
+        found = evidence.attestation(f"{TEST_RESULT} {gate}")
+        measured = found.verdict.get("measured", {}).get(figure) if found else None
+        if found and measured is None:
+            text = f"{gate} measured no {figure}"
+            yield finding("budget-unmeasured", name, text, "Name a figure that the gate measures, in promotion.toml.")
+        elif measured is not None and not float(measured) <= most:
+            text = f"{gate} measured {float(measured):.4g}, and {channel.name} allows {most:.4g}"
+            yield finding("budget", name, text, "Make it better and release again, or raise it in promotion.toml.")
+
+
+def _forbidden(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
+    for gate in GATES:
+        found = evidence.attestation(f"{TEST_RESULT} {gate}")
+        for each in found.verdict.get("findings", ()) if found else ():
+            if each.get("rule") in channel.forbidden:
+                yield finding("forbidden", f"{gate}: {each['rule']}", str(each.get("message")), str(each.get("fix")))
+
+
+def _approved(channel: Channel, approved: frozenset[str]) -> Iterator[Finding]:
+    for approver in channel.approvers:
+        if approver.name not in approved:
+            text = f"has not approved this digest for {channel.name}"
+            cure = f"Ask for it: `inv approve --model NAME --to {channel.name}` with the key of {approver.name}."
+            yield finding("approval", approver.name, text, cure)
+
+
+def _channel(name: str, asked: Mapping[str, Any], signers: Mapping[str, Identity]) -> Channel:
+    if name == RELEASES:
+        raise ValueError(f"{RELEASES} is where `inv release` puts images and takes none from elsewhere")
+    known = {"repository", "from", "signers", "verdicts", "packages", "size", "forbidden", "approvers", "budgets"}
+    if strange := sorted(set(asked) - known):
+        raise ValueError(f"channels.{name} has {', '.join(strange)}; known are {', '.join(sorted(known))}")
+    if strange := sorted(set(asked["verdicts"]) - set(GATES)):
+        raise ValueError(f"channels.{name}.verdicts names {', '.join(strange)}; the gates are {', '.join(GATES)}")
+    repository(asked["repository"], "model")
+    return Channel(
+        name=name,
+        folder=asked["repository"],
+        source=asked["from"],
+        signers=tuple(signers[each] for each in asked["signers"]),
+        verdicts={gate: _age(oldest) for gate, oldest in asked["verdicts"].items()},
+        packages=_age(asked["packages"]),
+        size=_size(asked["size"]),
+        forbidden=tuple(asked["forbidden"]),
+        approvers=tuple(signers[each] for each in asked["approvers"]),
+        budgets={figure: float(most) for figure, most in asked["budgets"].items()},
+    )
+
+
+def _age(text: str) -> timedelta:
+    found = re.fullmatch(r"(\d+)([hd])", text)
+    if not found:
+        raise ValueError(f"{text!r} is no age; write 12h or 30d")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+def _size(text: str) -> int:
+    found = re.fullmatch(r"(\d+)(MiB|GiB)", text)
+    if not found:
+        raise ValueError(f"{text!r} is no size; write 512MiB or 2GiB")
+    return int(found[1]) * _SIZES[found[2]]
+
+
+def _shown(age: timedelta) -> str:
+    return f"{age.days} days" if age >= timedelta(days=2) else f"{age / timedelta(hours=1):g} hours"

@@ -1,0 +1,271 @@
+"""A digest from one channel to the next, and back: verified from the registry alone, signed for its place, logged."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from pipeline import policy as policies
+from pipeline.artifacts import Finding
+from pipeline.errors import PromoteError
+from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, binding, finding, told, written
+from pipeline.evidence.collecting import collect
+from pipeline.evidence.judging import judge
+from pipeline.oci import Registry, Repository
+from pipeline.policy import Channel, Policy
+from pipeline.progress import say
+from pipeline.promote import log as logs
+from pipeline.promote.lock import Holder, hold
+from pipeline.promote.log import Entry, Log
+from pipeline.settings import repository
+from pipeline.signing import Cosign, Identity
+
+_VERSION = "org.opencontainers.image.version"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Office:
+    """What promotions are made with: policy, the folder of releases, registry, cosign, our key, and who we are."""
+
+    policy: Policy
+    releases: str
+    registry: Registry
+    cosign: Cosign
+    key: Path
+    holder: Holder
+
+    def repository(self, channel: str, model: str) -> Repository:
+        """The repository of a model in a channel, `releases` included."""
+        folder = self.releases if channel == RELEASES else self.policy.channel(channel).folder
+        return repository(folder, model)
+
+
+def promote(
+    model: str, *, to: str, digest: str = "", dry_run: bool = False, now: datetime, office: Office
+) -> Entry | None:
+    """Brings a model's image into a channel: the `digest`, or what the channel before has now.
+
+    The image is copied by digest with all that hangs on it, signed for this channel and repository, entered in the
+    log, and then the channel's tag is moved. What was begun and not finished is completed by running it again.
+    Returns the log's entry, or None where nothing was to do or with `dry_run`.
+
+    Raises:
+        PromoteError: a condition is not met, or somebody else promotes just now; the message lists every condition.
+        RegistryError: a registry does not answer.
+    """
+    channel = office.policy.channel(to)
+    source, target = office.repository(channel.source, model), office.repository(to, model)
+    digest = digest or _current(source, channel.source, office.registry)
+    evidence = collect(source, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
+    approved = frozenset(approvals(evidence, channel, office.cosign))
+    findings = (
+        *judge(evidence, channel=channel.source),
+        *policies.judge(channel, evidence, approved=approved, now=now),
+        *_placed(channel.source, source, digest, channel.signers, office),
+        *_unbroken(to, target, channel.signers, office, unfinished=digest),
+    )
+    if findings:
+        raise PromoteError(told(f"{model} {digest} may not go from {channel.source} to {to}", findings))
+    if dry_run:
+        say(f"{model} {digest} may go from {channel.source} to {to}; nothing was done")
+        return None
+    with hold(target, office.holder, registry=office.registry) as still:
+        log = _log(target, channel, office)
+        if log.current is None or log.current.digest != digest:
+            _bring(evidence, target, channel, office)
+            entry = logs.following(
+                log,
+                action="promote",
+                channel=to,
+                model=model,
+                version=_version(evidence),
+                digest=digest,
+                source=channel.source,
+                reason="",
+                by=office.holder.name,
+                at=written(now),
+            )
+            still()
+            logs.append(log, entry, repository=target, registry=office.registry, cosign=office.cosign, key=office.key)
+        elif _tagged(target, to, office.registry) == digest:
+            return None
+        else:
+            entry = log.current
+        still()
+        _move(target, to, digest, office.registry)
+    return entry
+
+
+def rollback(model: str, *, channel: str, to: str = "", reason: str, now: datetime, office: Office) -> Entry:
+    """Puts back the digest that a channel had before, or `to`, which the log has to know; records why.
+
+    It has to verify as it lies in the channel. What a policy asks of new images is not asked of it.
+
+    Raises:
+        PromoteError: there is no such digest in the log, the log is broken, or the image does not verify.
+        RegistryError: the registry does not answer.
+    """
+    asked = office.policy.channel(channel)
+    target = office.repository(channel, model)
+    if not reason.strip():
+        raise PromoteError("A rollback needs a reason, which the log keeps: --reason 'what went wrong'.")
+    with hold(target, office.holder, registry=office.registry) as still:
+        log = _log(target, asked, office)
+        if (
+            (begun := log.current)
+            and begun.action == "rollback"
+            and to in {"", begun.digest}
+            and _is_behind(log, target, office)
+        ):
+            still()
+            _move(target, channel, begun.digest, office.registry)
+            return begun
+        before = _before(log, to, target)
+        evidence = collect(target, before.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
+        if findings := judge(evidence, channel=channel):
+            raise PromoteError(told(f"{model} cannot go back to {before.digest}", findings))
+        entry = logs.following(
+            log,
+            action="rollback",
+            channel=channel,
+            model=model,
+            version=before.version,
+            digest=before.digest,
+            source=channel,
+            reason=reason.strip(),
+            by=office.holder.name,
+            at=written(now),
+        )
+        still()
+        logs.append(log, entry, repository=target, registry=office.registry, cosign=office.cosign, key=office.key)
+        still()
+        _move(target, channel, before.digest, office.registry)
+    return entry
+
+
+def approve(model: str, *, to: str, digest: str = "", office: Office) -> str:
+    """Signs that a digest may go to a channel, with our key, where it comes from; returns the digest.
+
+    Raises:
+        PromoteError: the channel before has no image.
+    """
+    channel = office.policy.channel(to)
+    source = office.repository(channel.source, model)
+    digest = digest or _current(source, channel.source, office.registry)
+    office.cosign.sign(source.at(digest), key=office.key, annotations={APPROVES: to})
+    return digest
+
+
+def approvals(evidence: Evidence, channel: Channel, cosign: Cosign) -> Iterator[str]:
+    """The approvers whose approval of a digest for a channel verifies, by name."""
+    for approver in channel.approvers:
+        for each in cosign.signatures(evidence.repository.at(evidence.digest), by=approver):
+            place = each["critical"]["identity"]["docker-reference"]
+            if place == str(evidence.repository) and (each.get("optional") or {}).get(APPROVES) == channel.name:
+                yield approver.name
+
+
+def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[Finding, ...]:
+    """What speaks against a channel's tag: its log has to name the same digest last.
+
+    A tag that is one entry behind was left by a promotion of `unfinished`, if that is the last entry's digest.
+    """
+    current = log.current.digest if log.current else ""
+    if tagged == current:
+        return ()
+    before = log.entries[-2].digest if len(log.entries) > 1 else ""
+    if unfinished and unfinished == current and tagged == before:
+        return ()
+    if tagged == before:
+        text = f"names {tagged or 'nothing'} still, and the log says {current}: a promotion was not finished"
+        return (finding("unfinished", where, text, "Run that promotion or rollback again; it goes on from there."),)
+    text = f"names {tagged or 'nothing'}, and the log says {current or 'nothing'}: the tag was moved behind our back"
+    cure = "Find out who did it, and put the channel right: `inv rollback --to` with a digest of the log."
+    return (finding("drift", where, text, cure),)
+
+
+def _placed(
+    name: str, source: Repository, digest: str, signers: tuple[Identity, ...], office: Office
+) -> Iterator[Finding]:
+    """What a channel gives on must be what it has now, by its tag and by its log."""
+    if name == RELEASES:
+        return
+    log = logs.read(source, signers=signers, registry=office.registry, cosign=office.cosign)
+    yield from log.problems
+    yield from drift(log, _tagged(source, name, office.registry), where=f"{source}:{name}")
+    if log.current and log.current.digest != digest:
+        text = f"has {log.current.digest} now, and this is {digest}"
+        yield finding(
+            "not-current", f"{source}:{name}", text, f"Promote what {name} has, or promote this to {name} first."
+        )
+
+
+def _unbroken(
+    name: str, target: Repository, signers: tuple[Identity, ...], office: Office, *, unfinished: str
+) -> Iterator[Finding]:
+    log = logs.read(target, signers=signers, registry=office.registry, cosign=office.cosign)
+    yield from log.problems
+    yield from drift(log, _tagged(target, name, office.registry), where=f"{target}:{name}", unfinished=unfinished)
+
+
+def _log(target: Repository, channel: Channel, office: Office) -> Log:
+    """The log as it is now, while nobody else writes it."""
+    log = logs.read(target, signers=channel.signers, registry=office.registry, cosign=office.cosign)
+    if log.problems:
+        raise PromoteError(told(f"{target}: its promotion log is broken", log.problems))
+    return log
+
+
+def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Office) -> None:
+    """Copies and signs, and then holds what arrived to the same conditions as what was sent."""
+    digest = evidence.digest
+    say(f"  copying {evidence.repository.at(digest)} to {target}")
+    office.cosign.copy(evidence.repository.at(digest), f"{target}:{digest.replace(':', '-')}")
+    bound = binding(tuple(each.payload for each in evidence.attestations))
+    notes = {CHANNEL: channel.name, EVIDENCE: bound}
+    office.cosign.sign(target.at(digest), key=office.key, annotations=notes)
+    arrived = collect(target, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
+    if findings := judge(arrived, channel=channel.name):
+        raise PromoteError(told(f"{target.at(digest)} did not arrive as it was sent", findings))
+
+
+def _before(log: Log, to: str, target: Repository) -> Entry:
+    """The entry to go back to: the newest with digest `to`, or the newest with another digest than the current one."""
+    current = log.current.digest if log.current else ""
+    for entry in reversed(log.entries):
+        if entry.digest == to or (not to and entry.digest != current):
+            return entry
+    known = ", ".join(dict.fromkeys(entry.digest for entry in reversed(log.entries))) or "none"
+    raise PromoteError(
+        f"{target}: the log has no {to or 'digest before the current one'} to go back to. It has: {known}. "
+        "Only what was promoted to this channel can be put back; promote anything else."
+    )
+
+
+def _is_behind(log: Log, target: Repository, office: Office) -> bool:
+    """Whether the tag still names what the newest entry of the log has put away: that run did not come to its end."""
+    tagged = _tagged(target, log.entries[-1].channel, office.registry)
+    return len(log.entries) > 1 and tagged == log.entries[-2].digest != log.entries[-1].digest
+
+
+def _current(source: Repository, name: str, registry: Registry) -> str:
+    if digest := _tagged(source, name, registry):
+        return digest
+    made = "release it with `inv release --model NAME`" if name == RELEASES else f"promote something to {name} first"
+    raise PromoteError(f"{source}: there is nothing in {name}, so nothing can come from there; {made}.")
+
+
+def _tagged(where: Repository, tag: str, registry: Registry) -> str:
+    found = registry.manifest(where, tag)
+    return found.digest if found else ""
+
+
+def _move(target: Repository, tag: str, digest: str, registry: Registry) -> None:
+    found = registry.manifest(target, digest)
+    if found is None:
+        raise PromoteError(f"{target.at(digest)} is not there any more, so {tag} cannot name it. Promote it again.")
+    registry.put_manifest(target, tag, found)
+
+
+def _version(evidence: Evidence) -> str:
+    return evidence.contents.labels.get(_VERSION, "") if evidence.contents else ""

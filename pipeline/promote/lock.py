@@ -1,0 +1,91 @@
+"""One promotion of a model into a channel at a time, with nothing but a tag that everybody can overwrite.
+
+A registry has no compare-and-swap. Fischer's algorithm needs none: write your name where you saw nobody's, wait longer
+than a write takes, and go on only if it is still yours. It is in L. Lamport, "A Fast Mutual Exclusion Algorithm", 1987.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from pipeline.errors import PromoteError, RegistryError
+from pipeline.oci import EMPTY, Registry, Repository, manifest
+
+TAG = "promotion-lock"
+_ARTIFACT = "application/vnd.torchyard.promotion-lock.v1+json"
+# Seconds: a write takes far less, and whoever was killed while he held it does so for no longer than a lease.
+_SETTLE = 1.0
+_LEASE = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who promotes: `name` says user and host, `process` his process there."""
+
+    name: str
+    process: int
+
+
+@contextmanager
+def hold(repository: Repository, holder: Holder, *, registry: Registry) -> Iterator[Callable[[], None]]:
+    """Holds the lock; what a killed run of the same user on this machine left is taken over.
+
+    Yields a function to call before each write that must not be a second one's: it raises when the lock was lost.
+
+    Raises:
+        PromoteError: somebody else holds it, or was faster.
+    """
+    found = _holder(repository, registry)
+    if found and not _is_gone(found, holder):
+        raise _busy(repository, found)
+    _write(repository, registry, holder=holder.name, process=str(holder.process), until=str(time.time() + _LEASE))
+    time.sleep(_SETTLE)
+
+    def still() -> None:
+        found = _holder(repository, registry)
+        if not found or (found["holder"], found["process"]) != (holder.name, str(holder.process)):
+            raise _busy(repository, found)
+
+    still()
+    try:
+        yield still
+    finally:
+        # Where the registry is gone, so is the lock's use; the next run takes it over.
+        with suppress(RegistryError):
+            _write(repository, registry)
+
+
+def _holder(repository: Repository, registry: Registry) -> dict[str, str] | None:
+    found = registry.manifest(repository, TAG)
+    notes = found.annotations if found else {}
+    return notes if notes.get("holder") and float(notes["until"]) > time.time() else None
+
+
+def _is_gone(found: dict[str, str], holder: Holder) -> bool:
+    """Whether the holder is a run of ours that has ended, or this very one."""
+    if found["holder"] != holder.name:
+        return False
+    if (process := int(found["process"])) == holder.process:
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _write(repository: Repository, registry: Registry, **annotations: str) -> None:
+    empty = registry.put_blob(repository, b"{}", media_type=EMPTY)
+    registry.put_manifest(repository, TAG, manifest(empty, (empty,), artifact=_ARTIFACT, **annotations))
+
+
+def _busy(repository: Repository, found: dict[str, str] | None) -> PromoteError:
+    who = f"{found['holder']} (process {found['process']})" if found else "somebody else"
+    return PromoteError(
+        f"{repository}: {who} is promoting or rolling back just now, and was first. Nothing of yours was done. "
+        "Wait for that to end, look at `inv status`, and run it again if it is still what you want."
+    )

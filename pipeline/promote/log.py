@@ -1,0 +1,112 @@
+"""The promotion log of a model in a channel: one OCI artifact, a layer an entry, each entry chained to the one before.
+
+The newest entry is signed and names the digest of its predecessor, so that its signature covers all of them.
+"""
+
+import base64
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from pipeline.artifacts import Finding
+from pipeline.evidence import PROMOTION, finding
+from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest
+from pipeline.signing import STATEMENT, Cosign, Identity, encoded, envelope
+
+Action: TypeAlias = Literal["promote", "rollback"]
+
+TAG = "promotion-log"
+_ARTIFACT = "application/vnd.torchyard.promotion-log.v1+json"
+_ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+_RESTORE = "Restore the log from a copy that you trust, and look for who can write to this registry."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What was done: `digest` is what the channel's tag names since then, `previous` the digest of the entry before.
+
+    `sequence` counts from 1, `at` is RFC 3339 in UTC, `source` is the channel that the image came from.
+    """
+
+    sequence: int
+    action: Action
+    channel: str
+    model: str
+    version: str
+    digest: str
+    source: str
+    reason: str
+    by: str
+    at: str
+    previous: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log:
+    """The entries, the oldest first, as the registry has them, and what is wrong with them. `blobs` are its layers."""
+
+    entries: tuple[Entry, ...]
+    blobs: tuple[Blob, ...]
+    problems: tuple[Finding, ...]
+
+    @property
+    def current(self) -> Entry | None:
+        """What the channel has now, if anything."""
+        return self.entries[-1] if self.entries else None
+
+
+def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Log:
+    """Reads the log and checks its chain and its newest signature."""
+    found = registry.manifest(repository, TAG)
+    if found is None:
+        return Log(entries=(), blobs=(), problems=())
+    envelopes = [registry.blob(repository, blob.digest) for blob in found.layers]
+    entries, problems = [], []
+    previous = ""
+    for number, content in enumerate(envelopes, start=1):
+        where = f"{repository}:{TAG}, entry {number}"
+        entry = _entry(content)
+        if entry is None:
+            problems.append(finding("log-entry", where, "it is no entry of a promotion log", _RESTORE))
+            break
+        if (entry.sequence, entry.previous) != (number, previous):
+            said = f"number {entry.sequence} after {entry.previous or 'none'}"
+            text = f"it says to be {said}, and it is number {number} after {previous or 'none'}"
+            problems.append(finding("log-chain", where, text, _RESTORE))
+        entries.append(entry)
+        previous = digest_of(content)
+    if envelopes and not problems and not any(_verifies(envelopes[-1], by, cosign) for by in signers):
+        text = "the newest entry does not verify under any signer's key: it was changed, or written by somebody else"
+        problems.append(finding("log-signature", f"{repository}:{TAG}", text, _RESTORE))
+    return Log(entries=tuple(entries), blobs=found.layers, problems=tuple(problems))
+
+
+def append(log: Log, entry: Entry, *, repository: Repository, registry: Registry, cosign: Cosign, key: Any) -> None:
+    """Signs an entry and puts the log with it into the registry, in one write."""
+    subject = {"name": str(repository), "digest": {"sha256": entry.digest.removeprefix("sha256:")}}
+    document = {"_type": STATEMENT, "subject": [subject], "predicateType": PROMOTION, "predicate": asdict(entry)}
+    statement = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+    content = envelope(statement, cosign=cosign, key=key)
+    blob = registry.put_blob(repository, content, media_type=_ENVELOPE)
+    empty = registry.put_blob(repository, b"{}", media_type=EMPTY)
+    registry.put_manifest(repository, TAG, manifest(empty, (*log.blobs, blob), artifact=_ARTIFACT))
+
+
+def following(log: Log, **facts: Any) -> Entry:
+    """The next entry of a log."""
+    previous = log.blobs[-1].digest if log.blobs else ""
+    return Entry(sequence=len(log.entries) + 1, previous=previous, **facts)
+
+
+def _entry(content: bytes) -> Entry | None:
+    try:
+        statement = json.loads(base64.b64decode(json.loads(content)["payload"], validate=True))
+        return Entry(**statement["predicate"]) if statement["predicateType"] == PROMOTION else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _verifies(content: bytes, by: Identity, cosign: Cosign) -> bool:
+    document = json.loads(content)
+    statement = base64.b64decode(document["payload"])
+    return any(cosign.verifies(encoded(statement), each["sig"], by=by) for each in document["signatures"])

@@ -1,0 +1,125 @@
+"""How an image was made: SLSA v1 provenance, with every material by digest.
+
+https://slsa.dev/spec/v1.0/provenance
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import Archive, File, Judgement, ServingImage
+from pipeline.pins import IMAGES
+from pipeline.release.inventory import Component
+
+BUILD_TYPE = "https://torchyard.io/build-serving/v1"
+# Whoever holds the key can write what he likes: https://slsa.dev/spec/v1.0/levels#build-l1
+LOCAL = "https://torchyard.io/builders/local-key"
+LEVEL = "SLSA build level 1: made by the pipeline itself, which holds its key"
+_LOCKED = re.compile(r"^([\w.-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The commit that is checked out, where it came from (empty for nowhere), and whether nothing else is there."""
+
+    revision: str
+    remote: str
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Making:
+    """What provenance tells of, besides the image: its source, engine, base packages' time, and the steps' records."""
+
+    source: Source
+    engine: str
+    fetched: str
+    finished: str
+    records: tuple[File, ...]
+
+
+def predicate(
+    image: ServingImage, components: tuple[Component, ...], judgements: tuple[Judgement, ...], making: Making
+) -> dict[str, Any]:
+    """The predicate of a `https://slsa.dev/provenance/v1` statement about the image."""
+    spec = image.archive.trained.spec
+    return {
+        "buildDefinition": {
+            "buildType": BUILD_TYPE,
+            "externalParameters": {
+                "model": spec.name,
+                "version": spec.version,
+                "device": image.device,
+                "source": {"uri": _uri(making.source), "digest": {"gitCommit": making.source.revision}},
+            },
+            "internalParameters": {
+                "clean": making.source.clean,
+                "level": LEVEL,
+                "packagesFetched": making.fetched,
+                "params": dict(spec.params),
+                "training": asdict(spec.training),
+                "precision": image.archive.precision,
+                "memoryFormat": image.archive.memory_format,
+                "method": image.archive.evidence.method,
+            },
+            "resolvedDependencies": list(_materials(image, components, making.source)),
+        },
+        "runDetails": {
+            "builder": {"id": LOCAL, "version": {"engine": making.engine, **image.archive.producer}},
+            "metadata": {
+                "invocationId": f"{image.digest}/{making.finished}",
+                "finishedOn": making.finished,
+            },
+            "byproducts": [
+                *(_file(record, "record") for record in making.records),
+                *({"name": each.verdict.gate, "annotations": {"inputs": each.inputs}} for each in judgements),
+            ],
+        },
+    }
+
+
+def _materials(image: ServingImage, components: tuple[Component, ...], source: Source) -> Iterator[dict[str, Any]]:
+    yield {"uri": _uri(source), "digest": {"gitCommit": source.revision}}
+    yield from _model(image.archive)
+    for name, digest in (("pytorch-cuda", image.archive.trained.trainer), ("torchscript-runtime", image.runtime)):
+        yield {"name": name, "uri": f"docker-image:{digest}", "digest": {"sha256": digest.removeprefix("sha256:")}}
+    for component in components:
+        if component.kind == "deb":
+            record = next(file for file in component.files if file.path == f"var/lib/dpkg/status.d/{component.name}")
+            yield {"uri": component.purl, "digest": {"sha256": record.sha256}, "annotations": {"of": "control record"}}
+    for lock in (IMAGES / "serving" / "requirements.lock", IMAGES / "pytorch-cuda" / "requirements.lock"):
+        yield from _wheels(lock)
+
+
+def _model(archive: Archive) -> Iterator[dict[str, Any]]:
+    spec = archive.trained.spec
+    for file in spec.sources:
+        yield _file(file, f"model_src/{spec.name}/{file.path.relative_to(spec.folder).as_posix()}")
+    for name, found in (("weights", archive.trained.weights), ("samples", archive.samples), ("archive", archive.file)):
+        yield _file(found, name)
+
+
+def _wheels(lock: Path) -> Iterator[dict[str, Any]]:
+    """Each locked package; the wheel that pip took has one of these hashes, which one the platform decides."""
+    for name, version, hashes in _LOCKED.findall(lock.read_text(encoding="utf-8")):
+        allowed = re.findall(r"sha256:([0-9a-f]{64})", hashes)
+        one = {"digest": {"sha256": allowed[0]}} if len(allowed) == 1 else {"annotations": {"oneOfSha256": allowed}}
+        yield {"uri": f"pkg:pypi/{name}@{version}", **one}
+
+
+def versions() -> dict[str, str]:
+    """The version of each wheel that the images are locked to, by package, and of Torchyard itself."""
+    text = (IMAGES / "pytorch-cuda" / "requirements.lock").read_text(encoding="utf-8")
+    project = tomllib.loads((IMAGES.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return {name: version for name, version, _ in _LOCKED.findall(text)} | {project["name"]: project["version"]}
+
+
+def _file(file: File, name: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": file.sha256}}
+
+
+def _uri(source: Source) -> str:
+    return f"git+{source.remote or 'file:///'}"

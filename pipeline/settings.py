@@ -1,0 +1,61 @@
+"""torchyard.toml and the environment -> where releases go and with which key."""
+
+import os
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import RegistryError, SettingsError
+from pipeline.oci import Repository, parse
+
+HOME = Path(__file__).resolve().parent.parent
+REGISTRY, KEY = "TORCHYARD_REGISTRY", "TORCHYARD_KEY"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """`releases` is the folder of repositories where images are released, one a model; `key` the private key."""
+
+    releases: str
+    key: Path
+
+    @property
+    def public(self) -> Path:
+        """The public key beside the private one."""
+        return self.key.with_suffix(".pub")
+
+
+def load(path: Path = HOME / "torchyard.toml") -> Settings:
+    """Reads the settings; TORCHYARD_REGISTRY and TORCHYARD_KEY take the place of what the file says.
+
+    Raises:
+        SettingsError: it cannot be read, or lacks something.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        releases = os.environ.get(REGISTRY) or str(content["registry"]["releases"])
+        key = os.environ.get(KEY) or str(content["signing"]["key"])
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
+    repository(releases, "model")
+    return Settings(releases=releases, key=absolute(key, path.parent))
+
+
+def repository(folder: str, model: str) -> Repository:
+    """The repository of a model below a folder such as 127.0.0.1:5000/releases.
+
+    Raises:
+        SettingsError: it cannot be the name of one.
+    """
+    try:
+        found, name = parse(f"{folder}/{model}")
+    except RegistryError as error:
+        raise SettingsError(f"{folder!r} cannot hold repositories: {error}") from error
+    if name:
+        raise SettingsError(f"{folder!r} names a tag or a digest; it has to be host/path.")
+    return found
+
+
+def absolute(path: str, folder: Path) -> Path:
+    """A path of a settings file: from the home folder with `~`, else relative to the file."""
+    return (folder / Path(path).expanduser()).absolute()

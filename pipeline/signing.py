@@ -1,0 +1,240 @@
+"""cosign, run from the release-tools image: who signs, what is signed, and what verifies.
+
+https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
+"""
+
+import base64
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.artifacts import Limits
+from pipeline.engine import Engine, Image, Job, Mount
+from pipeline.engine.buildkit import ca_bundle
+from pipeline.engine.credentials import credentials
+from pipeline.errors import ContainerFailed, RegistryError, ReleaseError
+from pipeline.oci import Repository, parse
+
+IN_TOTO = "application/vnd.in-toto+json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PASSPHRASE = "COSIGN_PASSWORD"  # noqa: S105 (the variable's name)
+PASSPHRASE_FILE = f"{PASSPHRASE}_FILE"
+# A workflow has the key as a secret and no file of it; cosign reads it from env://COSIGN_PRIVATE_KEY then.
+PRIVATE_KEY = "COSIGN_PRIVATE_KEY"
+
+# Opening a key takes scrypt 64 MiB; the rest is for attestations with SBOMs in them.
+_LIMITS = Limits(memory=1024, cpus=2, pids=128)
+_SECONDS = 300.0
+_UNREACHABLE = ("dial tcp", "connection refused", "no such host", "i/o timeout", "EOF")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Somebody whose signatures count, by public key; `name` is what promotion.toml calls him."""
+
+    name: str
+    key: Path
+
+
+class Cosign(Protocol):
+    """Signing and verifying. Every method raises RegistryError when a registry does not answer."""
+
+    def sign(self, reference: str, *, key: Path, annotations: Mapping[str, str]) -> None:
+        """Signs a digest in a registry; the annotations are part of what is signed."""
+        ...
+
+    def sign_bytes(self, content: bytes, *, key: Path) -> str:
+        """The signature of some bytes, in base64."""
+        ...
+
+    def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
+        """What the signatures of a digest say that verify under somebody's key; none where there is no such one."""
+        ...
+
+    def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
+        """The statements of a predicate type about a digest that verify under somebody's key."""
+        ...
+
+    def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
+        """Whether a signature of some bytes verifies under somebody's key."""
+        ...
+
+    def copy(self, source: str, target: str) -> None:
+        """Copies an image with its signatures and attestations to another repository; the target names a tag."""
+        ...
+
+    def generate(self) -> tuple[str, str]:
+        """A new pair of keys in PEM: the private one, encrypted with our passphrase, and the public one."""
+        ...
+
+
+def envelope(statement: bytes, *, cosign: Cosign, key: Path) -> bytes:
+    """A signed DSSE envelope of an in-toto statement: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md"""
+    signature = cosign.sign_bytes(encoded(statement), key=key)
+    document = {
+        "payloadType": IN_TOTO,
+        "payload": base64.b64encode(statement).decode(),
+        "signatures": [{"keyid": "", "sig": signature}],
+    }
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def encoded(statement: bytes) -> bytes:
+    """What DSSE signs: its pre-authentication encoding of type and payload."""
+    return b"DSSEv1 %d %s %d %s" % (len(IN_TOTO), IN_TOTO.encode(), len(statement), statement)
+
+
+def passphrase() -> str:
+    """The passphrase of private keys, from the environment or from the file that it names.
+
+    Raises:
+        ReleaseError: neither is set, or the file cannot be read.
+    """
+    if (given := os.environ.get(PASSPHRASE)) is not None:
+        return given
+    if not (file := os.environ.get(PASSPHRASE_FILE)):
+        raise ReleaseError(
+            f"The private key has a passphrase, and neither {PASSPHRASE} nor {PASSPHRASE_FILE} is set. "
+            f"Set one of them: {PASSPHRASE_FILE} names a file that only you can read."
+        )
+    try:
+        return Path(file).read_text(encoding="utf-8").rstrip("\n")
+    except OSError as error:
+        raise ReleaseError(f"{PASSPHRASE_FILE} names {file}, which cannot be read ({error.strerror}).") from error
+
+
+class ToolCosign:
+    """Implements `Cosign` with jobs in the release-tools image, on the host's network.
+
+    Keys are read-only mounts, and credentials those of Docker's store for the one registry that is asked. Signatures
+    go into no transparency log: a key that is kept needs none.
+    """
+
+    def __init__(self, *, engine: Engine, tools: Image) -> None:
+        self._engine = engine
+        self._tools = tools
+
+    def sign(self, reference: str, *, key: Path, annotations: Mapping[str, str]) -> None:
+        notes = [f"--annotations={name}={value}" for name, value in sorted(annotations.items())]
+        self._signing("sign", "--tlog-upload=false", "--yes", *notes, reference, key=key, hosts=(reference,))
+
+    def sign_bytes(self, content: bytes, *, key: Path) -> str:
+        options = ("--tlog-upload=false", "--yes", "--output-signature=/work/out/signature")
+        return self._signing("sign-blob", *options, "/work/in/content", key=key, content=content)["signature"].strip()
+
+    def generate(self) -> tuple[str, str]:
+        made = self._run("generate-key-pair", "--output-key-prefix=/work/out/cosign", env={PASSPHRASE: passphrase()})
+        return made["cosign.key"], made["cosign.pub"]
+
+    def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
+        found = self._verifying("verify", "--output=json", reference, by=by, hosts=(reference,))
+        return tuple(json.loads(found)) if found else ()
+
+    def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
+        found = self._verifying("verify-attestation", f"--type={kind}", reference, by=by, hosts=(reference,)) or ""
+        return tuple(base64.b64decode(json.loads(line)["payload"]) for line in found.splitlines() if line)
+
+    def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
+        given = f"--signature={signature}"
+        return self._verifying("verify-blob", given, "/work/in/content", by=by, content=content) is not None
+
+    def copy(self, source: str, target: str) -> None:
+        self._run("copy", "--force", source, target, hosts=(source, target))
+
+    def _signing(self, command: str, *options: str, key: Path, **more: Any) -> dict[str, str]:
+        if private := os.environ.get(PRIVATE_KEY):
+            secrets = {PASSPHRASE: passphrase(), PRIVATE_KEY: private}
+            return self._run(command, f"--key=env://{PRIVATE_KEY}", *options, env=secrets, **more)
+        if not key.is_file():
+            raise ReleaseError(
+                f"{key}: there is no such private key. Make a pair with `inv keys`, or name yours: "
+                f"signing.key in torchyard.toml, or TORCHYARD_KEY; or give the key itself as {PRIVATE_KEY}."
+            )
+        secret = {PASSPHRASE: passphrase()}
+        try:
+            return self._run(command, "--key=/work/key", *options, key=key, env=secret, **more)
+        except ContainerFailed as failure:
+            raise ReleaseError(
+                f"cosign could not sign with {key}. Is it a key of `inv keys` or of cosign, and is its passphrase what "
+                f"{PASSPHRASE} or {PASSPHRASE_FILE} gives? {failure}"
+            ) from failure
+
+    def _verifying(self, command: str, *options: str, by: Identity, **more: Any) -> str | None:
+        """What cosign wrote, or None where it refused."""
+        common = ("--key=/work/key", "--insecure-ignore-tlog=true", "--output-file=/work/out/found")
+        try:
+            return self._run(command, *common, *options, key=by.key, **more).get("found", "")
+        except ContainerFailed:
+            return None
+
+    def _run(
+        self,
+        command: str,
+        *options: str,
+        key: Path | None = None,
+        content: bytes = b"",
+        hosts: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+    ) -> dict[str, str]:
+        """Runs cosign; returns the files that it wrote to /work/out, by name."""
+        with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
+            home = Path(folder)
+            for name in ("in", "out", "docker"):
+                (home / name).mkdir()
+            (home / "in" / "content").write_bytes(content)
+            logins = _logins(parse(host)[0] for host in hosts)
+            with _private(home / "docker" / "config.json", json.dumps({"auths": logins})):
+                self._job(command, options, home, key, {**(env or {}), "DOCKER_CONFIG": "/work/docker"}, bool(hosts))
+            return {path.name: path.read_text(encoding="utf-8") for path in (home / "out").iterdir()}
+
+    def _job(
+        self, command: str, options: tuple[str, ...], home: Path, key: Path | None, env: dict[str, str], network: bool
+    ) -> None:
+        bundle = ca_bundle()
+        job = Job(
+            image=self._tools.digest,
+            command=("/usr/bin/cosign", command, *options),
+            limits=_LIMITS,
+            mounts=(
+                Mount(source=home / "in", target="/work/in"),
+                Mount(source=home / "docker", target="/work/docker"),
+                Mount(source=home / "out", target="/work/out", writable=True),
+                *((Mount(source=key, target="/work/key"),) if key else ()),
+                *((Mount(source=bundle, target="/etc/ssl/certs/ca-certificates.crt"),) if bundle else ()),
+            ),
+            env={**env, "HOME": "/tmp"},  # noqa: S108 (inside the container)
+            network=network,
+            seconds=_SECONDS,
+        )
+        lines: list[str] = []
+        try:
+            self._engine.run(job, on_line=lines.append)
+        except ContainerFailed as failure:
+            told = next((line for line in lines if line.startswith("Error")), "")
+            if any(sign in told for sign in _UNREACHABLE):
+                raise RegistryError(
+                    f"cosign {command}: the registry does not answer ({told.removeprefix('Error: ')}). "
+                    "`inv registry` starts a local one; then run the same command, which goes on from here."
+                ) from failure
+            raise
+
+
+def _logins(repositories: Iterator[Repository]) -> dict[str, dict[str, str]]:
+    known = {each.host: credentials(each.host) for each in repositories}
+    return {host: {"auth": base64.b64encode(":".join(who).encode()).decode()} for host, who in known.items() if who}
+
+
+@contextmanager
+def _private(path: Path, text: str) -> Iterator[None]:
+    """A file that only its owner can read, for as long as it is needed."""
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+    try:
+        yield
+    finally:
+        path.unlink()

@@ -1,0 +1,575 @@
+"""A release and its promotions with real registries and real cosign, and every attack on them refused in its own words.
+
+Each test works in channels of its own, into which it promotes the one release that all share.
+"""
+
+import base64
+import json
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from google.protobuf import json_format
+from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from spdx_tools.spdx.parser.parse_anything import parse_file
+from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
+
+from pipeline import images, pins, policy, registry
+from pipeline.artifacts import Limits, ModelSpec, Release
+from pipeline.engine import Job, Mount
+from pipeline.engine.credentials import credentials
+from pipeline.engine.docker import DockerEngine
+from pipeline.errors import PipelineError, PromoteError, RegistryError, ReleaseError, VerifyError
+from pipeline.evidence import CHANNEL, CYCLONEDX, EVIDENCE, PROVENANCE, SPDX, TEST_RESULT, Evidence, binding
+from pipeline.evidence.collecting import attached
+from pipeline.fetch import fetch
+from pipeline.keys import keys
+from pipeline.line import Line
+from pipeline.oci import Blob, Manifest, Repository, digest_of, manifest, parse
+from pipeline.oci.http import HttpRegistry
+from pipeline.promote import Office, promote, rollback
+from pipeline.promote import log as logs
+from pipeline.promote.lock import Holder, hold
+from pipeline.release import Desk, release
+from pipeline.release.provenance import Source
+from pipeline.reproduce import reproduce
+from pipeline.settings import HOME
+from pipeline.signing import PASSPHRASE, Identity, ToolCosign, envelope
+from pipeline.status import status
+from pipeline.verify import verify
+from tests.containers.conftest import REGISTRIES
+
+NAME = "tiny"
+SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=True)
+
+
+@pytest.fixture(scope="session")
+def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(PASSPHRASE, "planted-passphrase")
+        yield ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
+
+
+@pytest.fixture(scope="session")
+def key(cosign: ToolCosign, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    private = tmp_path_factory.mktemp("keys") / "cosign.key"
+    keys(private, cosign=cosign)
+    return private
+
+
+@pytest.fixture(scope="session")
+def stranger(cosign: ToolCosign, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    private = tmp_path_factory.mktemp("stranger") / "cosign.key"
+    keys(private, cosign=cosign)
+    return private
+
+
+@pytest.fixture(scope="session")
+def desk(engine: DockerEngine, stores: HttpRegistry, cosign: ToolCosign, key: Path) -> Desk:
+    tools = images.release_tools(pins.load(), engine=engine)
+    return Desk(engine=engine, registry=stores, cosign=cosign, tools=tools, key=key, public=key.with_suffix(".pub"))
+
+
+@pytest.fixture(scope="session")
+def released(tiny_line: Line, desk: Desk) -> Release:
+    return tiny_line.release(desk, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Yard:
+    """The channels of one test: staging in the first registry, production in the second."""
+
+    office: Office
+    digest: str
+
+    def repository(self, channel: str) -> Repository:
+        return self.office.repository(channel, NAME)
+
+    def promote(self, to: str, **options: Any) -> logs.Entry | None:
+        return promote(NAME, to=to, office=self.office, **{"now": datetime.now(UTC)} | options)
+
+    def tag(self, channel: str) -> str | None:
+        found = self.office.registry.manifest(self.repository(channel), channel)
+        return found.digest if found else None
+
+
+@pytest.fixture
+def yard(released: Release, desk: Desk, tmp_path: Path, request: pytest.FixtureRequest) -> Yard:
+    """Channels named after the test."""
+    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
+    text = (HOME / "promotion.toml").read_text()
+    text = text.replace("~/.config/torchyard/cosign.pub", str(desk.public))
+    text = text.replace("127.0.0.1:5000/staging", f"127.0.0.1:{REGISTRIES[0]}/{name}/staging")
+    text = text.replace("127.0.0.1:5000/production", f"127.0.0.1:{REGISTRIES[1]}/{name}/production")
+    (tmp_path / "promotion.toml").write_text(text)
+    office = Office(
+        policy=policy.load(tmp_path / "promotion.toml"),
+        releases=f"127.0.0.1:{REGISTRIES[0]}/releases",
+        registry=desk.registry,
+        cosign=desk.cosign,
+        key=desk.key,
+        holder=Holder(name="somebody@here", process=os.getpid()),
+    )
+    return Yard(office=office, digest=released.digest)
+
+
+def _signer(key: Path) -> tuple[Identity, ...]:
+    return (Identity(name="key", key=key.with_suffix(".pub")),)
+
+
+@pytest.fixture(scope="session")
+def evidence(released: Release, desk: Desk) -> Evidence:
+    """The release, verified."""
+    reference = f"{released.repository}@{released.digest}"
+    return verify(reference, signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
+
+
+def test_a_release_verifies_and_says_how_it_was_made(evidence: Evidence, released: Release) -> None:
+    assert {each.name for each in evidence.attestations} == {
+        *(CYCLONEDX, SPDX, PROVENANCE),
+        *(f"{TEST_RESULT} {gate}" for gate in ("check", "audit", "smoke")),
+    }
+    found = evidence.attestation(PROVENANCE)
+    assert found
+    made = found.predicate["buildDefinition"]
+    assert made["externalParameters"]["source"]["digest"] == {"gitCommit": SOURCE.revision}
+    named = {each.get("name"): each["digest"]["sha256"] for each in made["resolvedDependencies"] if "name" in each}
+    assert named["archive"] == released.image.archive.file.sha256
+    assert f"sha256:{named['torchscript-runtime']}" == released.image.runtime
+    assert f"model_src/{NAME}/model.py" in named
+
+
+def test_strict_validators_accept_sboms_and_provenance(released: Release, evidence: Evidence) -> None:
+    boms = {file.path.name: file.path for file in released.sboms}
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(boms["cyclonedx.json"].read_text()) is None
+    document = parse_file(str(boms["spdx.json"]))
+    assert not validate_full_spdx_document(document)
+    found = evidence.attestation(PROVENANCE)
+    assert found
+    json_format.ParseDict(dict(found.predicate), provenance_pb2.Provenance())
+
+
+def test_every_file_of_the_image_is_in_the_sbom(released: Release, desk: Desk) -> None:
+    boms = {file.path.name: json.loads(file.path.read_text()) for file in released.sboms}
+    listed = {
+        file["name"].removeprefix("/"): file["hashes"][0]["content"]
+        for component in boms["cyclonedx.json"]["components"]
+        for file in component.get("components", ())
+    }
+    assert {each["fileName"].removeprefix("./") for each in boms["spdx.json"]["files"]} == set(listed)
+    engines = {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"}
+    with desk.engine.files(released.image.digest) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        found = {member.name for member in archive if member.isreg()}
+    assert found - engines == set(listed)
+    assert listed["model/model.pt"] == released.image.archive.file.sha256
+
+
+def test_the_sbom_names_what_syft_cannot_see(released: Release) -> None:
+    boms = {file.path.name: json.loads(file.path.read_text()) for file in released.sboms}
+    kinds = {each["name"]: each for each in boms["cyclonedx.json"]["components"]}
+    assert kinds["torch"]["purl"] == "pkg:pypi/torch@2.8.0"
+    assert kinds["nvidia-cuda-runtime-cu12"]["version"].startswith("12.8")
+    assert kinds["libc6"]["purl"].startswith("pkg:deb/debian/libc6@2.41")
+    assert kinds["model.pt"]["type"] == "machine-learning-model"
+    assert kinds["model.pt"]["licenses"] == [{"expression": "Apache-2.0"}]
+    assert kinds["model.pt"]["modelCard"]["modelParameters"]["datasets"] == [{"ref": f"data/{NAME}-training-data"}]
+    assert kinds[f"{NAME}-training-data"]["type"] == "data"
+
+
+def test_an_outsider_verifies_with_cosign_alone(released: Release, desk: Desk, engine: DockerEngine) -> None:
+    reference = f"{released.repository}@{released.digest}"
+    common = ("--key=/key.pub", "--insecure-ignore-tlog=true")
+    kinds = (CYCLONEDX, SPDX, PROVENANCE, TEST_RESULT)
+    attestations = (("verify-attestation", f"--type={kind}", *common, reference) for kind in kinds)
+    for command in (("verify", *common, reference), *attestations):
+        job = Job(
+            image=desk.tools.digest,
+            command=("/usr/bin/cosign", *command),
+            limits=Limits(memory=512, cpus=1, pids=64),
+            mounts=(Mount(source=desk.public, target="/key.pub"),),
+            env={"HOME": "/tmp"},
+            network=True,
+        )
+        lines: list[str] = []
+        engine.run(job, on_line=lines.append)
+        assert any("The signatures were verified against the specified public key" in line for line in lines)
+
+
+def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_path: Path) -> None:
+    reference = f"{released.repository}@{released.model}"
+    files = fetch(reference, tmp_path, signer=_signer(desk.key)[0], registry=desk.registry, cosign=desk.cosign)
+    found = {file.path.name: file.sha256 for file in files}
+    archive = released.image.archive
+    assert found == {file.path.name: file.sha256 for file in (archive.file, archive.contract, archive.samples)}
+
+
+def test_a_release_is_made_again_from_its_materials(
+    evidence: Evidence, engine: DockerEngine, tiny_spec: ModelSpec, tmp_path: Path
+) -> None:
+    line = Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path)
+    compared = {each.what: each.agrees for each in reproduce(evidence, tiny_spec, line)}
+    assert compared == {"archive": True, "model layer": True, "image": True}
+
+
+def test_other_sources_are_not_made_into_the_release(evidence: Evidence, tiny_line: Line, tiny_spec: ModelSpec) -> None:
+    changed = replace(tiny_spec, sources=tuple(replace(file, sha256="0" * 64) for file in tiny_spec.sources))
+    with pytest.raises(VerifyError, match=f"model.py, model.yaml differ(.|\n)*commit {SOURCE.revision}"):
+        reproduce(evidence, changed, tiny_line)
+
+
+def test_a_release_again_changes_nothing_but_its_times(tiny_line: Line, desk: Desk, released: Release) -> None:
+    again = tiny_line.release(desk, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)
+    assert (again.digest, again.sent) == (released.digest, 0)
+    assert released.sent > 0
+
+
+def test_an_image_that_was_not_judged_is_not_released(tiny_line: Line, desk: Desk, released: Release) -> None:
+    image = replace(tiny_line.assemble, digest="sha256:" + "0" * 64)
+    repository, _ = parse(released.repository)
+    with pytest.raises(ReleaseError, match=r"audit judged sha256:\w+, and this is sha256:0{64}"):
+        release(
+            image,
+            judgements=released.judgements,
+            repository=repository,
+            making=None,  # type: ignore[arg-type]
+            out=Path("nowhere"),
+            desk=desk,
+        )
+
+
+def test_the_passphrase_stays_out_of_arguments_labels_and_logs(desk: Desk, engine: DockerEngine) -> None:
+    jobs: list[Job] = []
+    lines: list[str] = []
+
+    class Watching(DockerEngine):
+        def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
+            jobs.append(job)
+            super().run(job, on_line=lines.append)
+            on_line("ended")
+
+    client = docker.from_env()
+    try:
+        watched = ToolCosign(engine=Watching(client, engine.info().address), tools=desk.tools)
+        watched.sign_bytes(b"content", key=desk.key)
+    finally:
+        client.close()
+    assert len(jobs) == 1
+    assert PASSPHRASE in jobs[0].env
+    assert "planted-passphrase" not in " ".join([*jobs[0].command, *lines])
+    assert [mount for mount in jobs[0].mounts if mount.writable and mount.source == desk.key] == []
+    assert not jobs[0].network
+
+
+def test_a_wrong_passphrase_and_a_missing_key_are_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PASSPHRASE, "planted-mistake")
+    with pytest.raises(ReleaseError, match=r"could not sign with .*, and is its passphrase what"):
+        desk.cosign.sign_bytes(b"content", key=desk.key)
+    with pytest.raises(ReleaseError, match="there is no such private key"):
+        desk.cosign.sign_bytes(b"content", key=Path("/nowhere/cosign.key"))
+
+
+def test_from_release_to_production_and_back(yard: Yard) -> None:
+    assert yard.promote("staging", dry_run=True) is None
+    assert yard.tag("staging") is None
+    first = yard.promote("staging")
+    assert first
+    assert (first.sequence, first.previous) == (1, "")
+    assert yard.promote("staging") is None
+    assert yard.promote("production")
+    assert yard.tag("staging") == yard.tag("production") == yard.digest
+    with pytest.raises(PromoteError, match="the log has no digest before the current one to go back to"):
+        rollback(NAME, channel="production", reason="it smells", now=datetime.now(UTC), office=yard.office)
+    entry = rollback(
+        NAME, channel="production", to=yard.digest, reason="a drill", now=datetime.now(UTC), office=yard.office
+    )
+    assert (entry.sequence, entry.reason) == (2, "a drill")
+    rows = {row.channel: row for row in status((NAME,), now=datetime.now(UTC), office=yard.office)}
+    assert {name: row.problems for name, row in rows.items()} == {"releases": (), "staging": (), "production": ()}
+    assert rows["production"].digest == yard.digest
+    assert rows["production"].signers == ("local",)
+
+
+def _refused(yard: Yard, to: str = "staging", **options: Any) -> str:
+    with pytest.raises(PipelineError) as refused:
+        yard.promote(to, **options)
+    assert yard.tag(to) != yard.digest
+    return str(refused.value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forger:
+    """Somebody who can write to the registry, and has a key of his own."""
+
+    yard: Yard
+    key: Path
+
+    @property
+    def source(self) -> Repository:
+        """A copy of the release, in releases of this test's own."""
+        return self.yard.repository("releases")
+
+    def put(self, what: str, *layers: Blob) -> None:
+        """Puts other layers in the place of what is attached, with a configuration that fits."""
+        store = self.yard.office.registry
+        document = {"rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]}}
+        kind = self.attachments(what).config.media_type
+        config = store.put_blob(self.source, json.dumps(document).encode(), media_type=kind)
+        store.put_manifest(self.source, attached(self.yard.digest, what), manifest(config, layers))
+
+    def attachments(self, what: str) -> Manifest:
+        found = self.yard.office.registry.manifest(self.source, attached(self.yard.digest, what))
+        assert found
+        return found
+
+
+@pytest.fixture
+def forger(yard: Yard, stranger: Path, request: pytest.FixtureRequest) -> Forger:
+    """With the release copied, unsigned, to releases of this test's own, where it is signed again with our key."""
+    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
+    office = replace(yard.office, releases=f"127.0.0.1:{REGISTRIES[0]}/{name}/releases")
+    forged = Forger(yard=replace(yard, office=office), key=stranger)
+    original = yard.repository("releases")
+    office.cosign.copy(original.at(yard.digest), f"{forged.source}:releases")
+    return forged
+
+
+def _sign(forger: Forger, key: Path) -> None:
+    store = forger.yard.office.registry
+    payloads = []
+    for layer in forger.attachments("att").layers:
+        statement = base64.b64decode(json.loads(store.blob(forger.source, layer.digest))["payload"])
+        payloads.append(digest_of(statement).removeprefix("sha256:"))
+    notes = {CHANNEL: "releases", EVIDENCE: binding(tuple(payloads))}
+    forger.yard.office.cosign.sign(forger.source.at(forger.yard.digest), key=key, annotations=notes)
+
+
+def test_a_signature_copied_from_another_repository_is_refused(forger: Forger) -> None:
+    told = _refused(forger.yard)
+    assert "signature-of-another-place" in told
+    assert "releases/tiny as releases, and not for this repository" in told
+
+
+def test_an_unsigned_image_is_refused(forger: Forger) -> None:
+    forger.put("sig")
+    assert "unsigned: " in _refused(forger.yard)
+
+
+def test_a_signature_by_another_key_is_refused(forger: Forger) -> None:
+    forger.put("sig")
+    _sign(forger, forger.key)
+    assert "signature-by-another-key" in _refused(forger.yard)
+
+
+def test_an_attestation_that_is_removed_duplicated_or_changed_is_refused(forger: Forger) -> None:
+    _sign(forger, forger.yard.office.key)
+    whole, store = forger.attachments("att"), forger.yard.office.registry
+    assert forger.yard.promote("staging", dry_run=True) is None
+
+    forger.put("att", *whole.layers[:-1])
+    told = _refused(forger.yard)
+    assert f"evidence-missing: {TEST_RESULT} smoke" in told
+    assert "evidence-changed" in told
+
+    forger.put("att", *whole.layers, whole.layers[-1])
+    told = _refused(forger.yard)
+    assert f"evidence-duplicated: {TEST_RESULT} smoke" in told
+
+    statement = base64.b64decode(json.loads(store.blob(forger.source, whole.layers[-1].digest))["payload"])
+    better = statement.replace(b'"WARNED"', b'"PASSED"').replace(b'"at":"20', b'"at":"19')
+    forged = envelope(better, cosign=forger.yard.office.cosign, key=forger.key)
+    blob = store.put_blob(forger.source, forged, media_type=whole.layers[-1].media_type)
+    forger.put("att", *whole.layers[:-1], blob)
+    told = _refused(forger.yard)
+    assert f"evidence-signature: {TEST_RESULT} smoke" in told
+
+    elsewhere = statement.replace(forger.yard.digest.removeprefix("sha256:").encode(), b"e" * 64)
+    copied = envelope(elsewhere, cosign=forger.yard.office.cosign, key=forger.yard.office.key)
+    blob = store.put_blob(forger.source, copied, media_type=whole.layers[-1].media_type)
+    forger.put("att", *whole.layers[:-1], blob)
+    told = _refused(forger.yard)
+    assert "evidence-of-another-digest" in told
+    assert f"is about sha256:{'e' * 64} and was copied here" in told
+
+
+def test_a_verdict_that_is_too_old_is_refused(yard: Yard) -> None:
+    told = _refused(yard, now=datetime.now(UTC) + timedelta(days=31))
+    assert told.count("verdict-too-old") == 3
+    assert "staging takes none older than 30 days" in told
+
+
+def test_a_stage_cannot_be_skipped(yard: Yard) -> None:
+    assert "there is nothing in staging, so nothing can come from there" in _refused(yard, "production")
+    told = _refused(yard, "production", digest="sha256:" + "f" * 64)
+    assert "the registry has nothing with this digest" in told
+
+
+def test_a_swapped_archive_is_refused(forger: Forger) -> None:
+    """The layer is exchanged and the manifest follows; then the registry's own disk is changed below the digest."""
+    store, digest = forger.yard.office.registry, forger.yard.digest
+    found = store.manifest(forger.source, digest)
+    assert found
+    other = BytesIO()
+    with tarfile.open(fileobj=other, mode="w:gz") as layer:
+        member = tarfile.TarInfo("model/model.pt")
+        member.size = 4
+        layer.addfile(member, BytesIO(b"evil"))
+    blob = store.put_blob(forger.source, other.getvalue(), media_type=found.layers[-1].media_type)
+    document = json.loads(found.content)
+    document["layers"][-1] |= {"digest": blob.digest, "size": blob.size}
+    swapped = Manifest(media_type=found.media_type, content=json.dumps(document).encode())
+    store.put_manifest(forger.source, "releases", swapped)
+    for what in ("sig", "att"):
+        store.put_manifest(forger.source, attached(swapped.digest, what), forger.attachments(what))
+    told = _refused(forger.yard)
+    assert "archive: " in told
+    assert "the archive inside is" in told
+    assert "evidence-of-another-digest" in told
+    assert "unsigned" in told or "signature-by-another-key" in told
+
+
+def test_bytes_changed_on_the_registrys_disk_are_noticed(released: Release, forger: Forger) -> None:
+    layer = forger.yard.office.registry.manifest(forger.source, released.digest)
+    assert layer
+    digest = layer.layers[-1].digest.removeprefix("sha256:")
+    path = f"/var/lib/registry/docker/registry/v2/blobs/sha256/{digest[:2]}/{digest}"
+    client = docker.from_env()
+    container = client.containers.get(f"torchyard-registry-{REGISTRIES[0]}")
+    chunks, _ = container.get_archive(f"{path}/data")
+    original = b"".join(chunks)
+    forged = BytesIO()
+    with tarfile.open(fileobj=forged, mode="w") as archive:
+        member = tarfile.TarInfo("data")
+        member.size, member.uid, member.gid = layer.layers[-1].size, 65532, 65532
+        archive.addfile(member, BytesIO(b"\0" * member.size))
+    try:
+        assert container.put_archive(path, forged.getvalue())
+        told = _refused(forger.yard)
+    finally:
+        container.put_archive(path, original)
+        client.close()
+    assert "content: " in told
+    assert "the registry gives something else, with the digest sha256:" in told
+
+
+def test_a_tag_moved_behind_our_back_is_refused_and_put_right(yard: Yard, released: Release) -> None:
+    yard.promote("staging")
+    store, where = yard.office.registry, yard.repository("staging")
+    found = store.manifest(where, released.digest)
+    assert found
+    other = Manifest(media_type=found.media_type, content=found.content + b"\n")
+    store.put_manifest(where, "staging", other)
+    told = _refused(yard, "production", digest=yard.digest)
+    assert f"names {other.digest}, and the log says {yard.digest}: the tag was moved behind our back" in told
+    row = next(row for row in status((NAME,), now=datetime.now(UTC), office=yard.office) if row.channel == "staging")
+    assert "drift" in row.problems
+    now = datetime.now(UTC)
+    rollback(NAME, channel="staging", to=yard.digest, reason="the tag was moved", now=now, office=yard.office)
+    assert yard.tag("staging") == yard.digest
+    assert yard.promote("production")
+
+
+def test_a_changed_log_is_refused(yard: Yard) -> None:
+    yard.promote("staging")
+    now = datetime.now(UTC)
+    rollback(NAME, channel="staging", to=yard.digest, reason="the true reason", now=now, office=yard.office)
+    store, where = yard.office.registry, yard.repository("staging")
+    whole = store.manifest(where, logs.TAG)
+    assert whole
+
+    def forged(number: int) -> Manifest:
+        document = json.loads(store.blob(where, whole.layers[number].digest))
+        statement = base64.b64decode(document["payload"]).replace(b"somebody@here", b"nobody@there!")
+        document["payload"] = base64.b64encode(statement).decode()
+        blob = store.put_blob(where, json.dumps(document).encode(), media_type=whole.layers[0].media_type)
+        layers = (*whole.layers[:number], blob, *whole.layers[number + 1 :])
+        return manifest(whole.config, layers)
+
+    store.put_manifest(where, logs.TAG, forged(0))
+    assert "log-chain: " in _refused(yard, "production")
+    store.put_manifest(where, logs.TAG, forged(1))
+    assert "log-signature: " in _refused(yard, "production")
+    store.put_manifest(where, logs.TAG, manifest(whole.config, whole.layers[1:]))
+    assert "log-chain: " in _refused(yard, "production")
+    store.put_manifest(where, logs.TAG, whole)
+    assert yard.promote("production")
+
+
+def test_of_two_promotions_at_once_one_wins_and_nothing_is_lost(yard: Yard) -> None:
+    def run(name: str) -> str:
+        racer = replace(yard.office, holder=Holder(name=name, process=os.getpid()))
+        try:
+            return str(promote(NAME, to="staging", now=datetime.now(UTC), office=racer))
+        except PromoteError as error:
+            return str(error)
+
+    with ThreadPoolExecutor() as pool:
+        told = list(pool.map(run, ("one@here", "two@there")))
+    lost = [each for each in told if "was first. Nothing of yours was done" in each]
+    assert len(lost) <= 1
+    log = logs.read(
+        yard.repository("staging"),
+        signers=yard.office.policy.channel("staging").signers,
+        registry=yard.office.registry,
+        cosign=yard.office.cosign,
+    )
+    assert (len(log.entries), log.problems) == (1, ())
+    assert yard.tag("staging") == yard.digest
+
+
+def test_who_holds_the_lock_keeps_others_out_until_he_is_gone(yard: Yard) -> None:
+    where, store = yard.repository("staging"), yard.office.registry
+    ours, theirs = Holder(name="one@here", process=os.getpid()), Holder(name="two@there", process=1)
+    with hold(where, theirs, registry=store) as still:
+        with pytest.raises(PromoteError, match=r"two@there \(process 1\) is promoting or rolling back just now"):
+            yard.promote("staging")
+        still()
+    with hold(where, ours, registry=store):
+        pass
+    gone = Holder(name="one@here", process=2**22 + 1)
+    with hold(where, ours, registry=store), hold(where, replace(ours), registry=store):
+        pass
+    with suppress(PromoteError), hold(where, gone, registry=store) as still:
+        with hold(where, ours, registry=store):
+            pass
+        still()
+
+
+class _Dying(HttpRegistry):
+    """A registry that ends when a channel's tag is about to be moved."""
+
+    def __init__(self, engine: DockerEngine, port: int) -> None:
+        super().__init__(credentials)
+        self._engine, self._port = engine, port
+
+    def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
+        if name == "production":
+            registry.stop(self._port, engine=self._engine)
+        super().put_manifest(repository, name, manifest)
+
+
+def test_a_registry_that_dies_before_the_tag_is_moved_is_made_up_for(yard: Yard, engine: DockerEngine) -> None:
+    yard.promote("staging")
+    dying = replace(yard, office=replace(yard.office, registry=_Dying(engine, REGISTRIES[1])))
+    with pytest.raises(RegistryError, match="does not answer"):
+        dying.promote("production")
+    registry.start(REGISTRIES[1], pins=pins.load(), engine=engine, registry=HttpRegistry(credentials))
+    assert yard.tag("production") is None
+    entry = yard.promote("production")
+    assert entry
+    assert (entry.sequence, yard.tag("production")) == (1, yard.digest)
+
+
+def test_a_tag_is_nothing_to_verify(released: Release, desk: Desk) -> None:
+    with pytest.raises(VerifyError, match="names no digest"):
+        verify(f"{released.repository}:releases", signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)

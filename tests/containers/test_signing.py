@@ -1,0 +1,48 @@
+"""cosign signs with a key that is given as a file, and with one that is only in the environment."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import images, pins
+from pipeline.engine.docker import DockerEngine
+from pipeline.errors import ContainerFailed, ReleaseError
+from pipeline.signing import PASSPHRASE, PRIVATE_KEY, Identity, ToolCosign
+
+CONTENT = b"what is signed"
+
+
+@pytest.fixture(scope="module")
+def cosign(engine: DockerEngine) -> ToolCosign:
+    return ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
+
+
+@pytest.fixture
+def keys(cosign: ToolCosign, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Identity]:
+    """A private key, which is in no file, and whose signatures are expected."""
+    monkeypatch.setenv(PASSPHRASE, "open sesame")
+    private, public = cosign.generate()
+    (tmp_path / "cosign.pub").write_text(public)
+    return private, Identity(name="workflow", key=tmp_path / "cosign.pub")
+
+
+def test_a_key_in_the_environment_signs_without_a_file(
+    cosign: ToolCosign, keys: tuple[str, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, signer = keys
+    nowhere = tmp_path / "cosign.key"
+    with pytest.raises(ReleaseError, match=f"no such private key(.|\\n)*{PRIVATE_KEY}"):
+        cosign.sign_bytes(CONTENT, key=nowhere)
+    monkeypatch.setenv(PRIVATE_KEY, private)
+    signature = cosign.sign_bytes(CONTENT, key=nowhere)
+    assert cosign.verifies(CONTENT, signature, by=signer)
+    assert not cosign.verifies(CONTENT + b"!", signature, by=signer)
+
+
+def test_a_key_in_the_environment_needs_its_passphrase(
+    cosign: ToolCosign, keys: tuple[str, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRIVATE_KEY, keys[0])
+    monkeypatch.setenv(PASSPHRASE, "guessed")
+    with pytest.raises(ContainerFailed, match="decrypt"):
+        cosign.sign_bytes(CONTENT, key=tmp_path / "cosign.key")

@@ -1,0 +1,92 @@
+"""References, manifests, settings and the passphrase: what is understood, and what is refused in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import settings
+from pipeline.errors import RegistryError, ReleaseError, SettingsError
+from pipeline.keys import keys
+from pipeline.oci import Blob, Repository, manifest, parse
+from pipeline.signing import PASSPHRASE, PASSPHRASE_FILE, encoded, passphrase
+from tests.unit.fake_registry import FakeCosign, FakeRegistry
+
+DIGEST = "sha256:" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("reference", "host", "path", "name"),
+    [
+        (f"127.0.0.1:5000/releases/resnet@{DIGEST}", "127.0.0.1:5000", "releases/resnet", DIGEST),
+        ("ghcr.io/somebody/models:1.0.0-cpu", "ghcr.io", "somebody/models", "1.0.0-cpu"),
+        (f"ghcr.io/somebody/models:1@{DIGEST}", "ghcr.io", "somebody/models", DIGEST),
+        ("localhost/a", "localhost", "a", ""),
+    ],
+)
+def test_a_reference_is_taken_apart(reference: str, host: str, path: str, name: str) -> None:
+    assert parse(reference) == (Repository(host=host, path=path), name)
+
+
+@pytest.mark.parametrize("reference", ["", "resnet", "host/UPPER", f"host/a@{DIGEST[:-1]}", "host/a@md5:0", "host/a b"])
+def test_what_is_no_reference_is_told(reference: str) -> None:
+    with pytest.raises(RegistryError, match="is no reference to something in a registry"):
+        parse(reference)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("127.0.0.1:5000", True), ("localhost", True), ("[::1]:5000", True), ("ghcr.io", False), ("10.0.0.1:80", False)],
+)
+def test_only_a_registry_on_this_machine_is_asked_without_tls(host: str, local: bool) -> None:
+    assert Repository(host=host, path="a").is_local is local
+
+
+def test_a_manifest_has_what_it_was_made_of() -> None:
+    config, layer = Blob(media_type="c", digest=DIGEST, size=1), Blob(media_type="l", digest=DIGEST, size=2)
+    made = manifest(config, (layer,), artifact="a", note="kept")
+    assert (made.config, made.layers, made.annotations) == (config, (layer,), {"note": "kept"})
+
+
+def test_dsse_signs_type_and_length() -> None:
+    """As https://github.com/secure-systems-lab/dsse/blob/master/protocol.md has it."""
+    assert encoded(b"hello world") == b"DSSEv1 28 application/vnd.in-toto+json 11 hello world"
+
+
+def test_the_environment_takes_the_place_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load().releases == "127.0.0.1:5000/releases"
+    monkeypatch.setenv(settings.REGISTRY, "ghcr.io/somebody")
+    monkeypatch.setenv(settings.KEY, "/keys/mine.key")
+    found = settings.load()
+    assert (found.releases, found.key, found.public) == (
+        *("ghcr.io/somebody", Path("/keys/mine.key"), Path("/keys/mine.pub")),
+    )
+
+
+@pytest.mark.parametrize("folder", ["ghcr.io/Somebody", "127.0.0.1:5000/a:b", "https://ghcr.io/somebody"])
+def test_a_folder_that_cannot_hold_repositories_is_told(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv(settings.REGISTRY, folder)
+    with pytest.raises(SettingsError, match="cannot hold repositories"):
+        settings.load()
+
+
+def test_the_passphrase_comes_from_the_environment_or_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(PASSPHRASE, raising=False)
+    monkeypatch.delenv(PASSPHRASE_FILE, raising=False)
+    with pytest.raises(ReleaseError, match="neither COSIGN_PASSWORD nor COSIGN_PASSWORD_FILE is set"):
+        passphrase()
+    monkeypatch.setenv(PASSPHRASE_FILE, str(tmp_path / "secret"))
+    with pytest.raises(ReleaseError, match="cannot be read"):
+        passphrase()
+    (tmp_path / "secret").write_text("from a file\n")
+    assert passphrase() == "from a file"
+    monkeypatch.setenv(PASSPHRASE, "")
+    assert passphrase() == ""
+
+
+def test_keys_are_private_and_never_overwritten(tmp_path: Path) -> None:
+    private = tmp_path / "new" / "cosign.key"
+    cosign = FakeCosign(FakeRegistry())
+    assert keys(private, cosign=cosign) == private.with_suffix(".pub")
+    assert private.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(ReleaseError, match="is there already"):
+        keys(private, cosign=cosign)

@@ -1,0 +1,119 @@
+"""What a channel asks on top: every condition of promotion.toml catches its fault, and mistakes in it are told."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from pipeline import policy
+from pipeline.errors import SettingsError
+from pipeline.evidence import PROVENANCE, Evidence
+from pipeline.policy import Channel
+from pipeline.settings import HOME
+from pipeline.signing import Identity
+from tests.unit.evidence_values import NOW, attestation, evidence, verdict
+
+LOCAL = Identity(name="local", key=Path("local.pub"))
+CHANNEL = Channel(
+    name="production",
+    folder="127.0.0.1:5000/production",
+    source="staging",
+    signers=(LOCAL,),
+    verdicts={gate: timedelta(days=1) for gate in ("check", "audit", "smoke")},
+    packages=timedelta(days=30),
+    size=2**20,
+    forbidden=("frozen-branch",),
+    approvers=(LOCAL,),
+    budgets={"smoke.ready_seconds": 2.0},
+)
+FROZEN = {"rule": "frozen-branch", "message": "a branch is frozen", "fix": "export again"}
+
+
+def _exchanged(gate: str, **changes: object) -> Evidence:
+    found = evidence()
+    kept = tuple(each for each in found.attestations if each.verdict.get("gate") != gate)
+    return replace(found, attestations=(*kept, verdict(gate, **changes)))
+
+
+def _fetched(when: str) -> Evidence:
+    found = evidence()
+    made = attestation(PROVENANCE, "3", {"buildDefinition": {"internalParameters": {"packagesFetched": when}}})
+    return replace(found, attestations=tuple(made if each.kind == PROVENANCE else each for each in found.attestations))
+
+
+def _large() -> Evidence:
+    found = evidence()
+    assert found.contents
+    return replace(found, contents=replace(found.contents, size=2**20 + 1))
+
+
+FAULTS: dict[str, Callable[[], Evidence]] = {
+    "verdict-too-old": lambda: _exchanged("smoke", at="2026-11-24T11:59:59Z"),
+    "verdict-of-the-future": lambda: _exchanged("audit", at="2026-11-25T13:00:00Z"),
+    "packages-too-old": lambda: _fetched("2026-10-01T00:00:00Z"),
+    "size": _large,
+    "budget": lambda: _exchanged("smoke", measured={"ready_seconds": 2.001}),
+    "budget-unmeasured": lambda: _exchanged("smoke", measured={}),
+    "forbidden": lambda: _exchanged("check", findings=[FROZEN]),
+}
+
+
+def _rules(found: Evidence, approved: frozenset[str] = frozenset({"local"})) -> list[str]:
+    return [each.rule for each in policy.judge(CHANNEL, found, approved=approved, now=NOW)]
+
+
+def test_what_is_asked_is_enough() -> None:
+    assert _rules(evidence()) == []
+
+
+@pytest.mark.parametrize("rule", FAULTS)
+def test_a_planted_fault_is_refused(rule: str) -> None:
+    assert _rules(FAULTS[rule]()) == [rule]
+
+
+def test_a_missing_approval_is_refused() -> None:
+    assert _rules(evidence(), approved=frozenset({"somebody"})) == ["approval"]
+
+
+def test_a_figure_that_is_no_number_is_over_every_budget() -> None:
+    assert _rules(_exchanged("smoke", measured={"ready_seconds": float("nan")})) == ["budget"]
+
+
+def test_all_faults_are_told_at_once() -> None:
+    found = replace(_exchanged("smoke", at="2026-11-01T00:00:00Z", measured={}), contents=_large().contents)
+    assert _rules(found, approved=frozenset()) == ["verdict-too-old", "size", "budget-unmeasured", "approval"]
+
+
+def test_the_policy_that_is_shipped_can_be_read() -> None:
+    shipped = policy.load()
+    assert shipped.channel("staging").source == "releases"
+    assert shipped.channel("production").source == "staging"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('from = "releases"', 'from = "nowhere"', "takes images from 'nowhere', which is no channel"),
+        ('from = "releases"', 'from = "staging"', "takes images from 'staging', which is no channel"),
+        ('signers = ["local"]', 'signers = ["nobody"]', "nobody"),
+        ("verdicts = { check", "verdicts = { chekc", "names chekc; the gates are check, audit, smoke"),
+        ('packages = "90d"', 'packages = "soon"', "'soon' is no age"),
+        ('size = "2GiB"', 'size = "2GB"', "'2GB' is no size"),
+        ("approvers = []", "approver = []", "has approver; known are"),
+        ("[channels.staging]", "[channels.releases]", "takes none from elsewhere"),
+        ('"127.0.0.1:5000/staging"', '"127.0.0.1:5000/Staging!"', "cannot hold repositories"),
+        ("[signers]", "[signers", "cannot be used"),
+    ],
+)
+def test_a_mistake_in_the_policy_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:
+    path = tmp_path / "promotion.toml"
+    path.write_text((HOME / "promotion.toml").read_text().replace(old, new, 1))
+    with pytest.raises(SettingsError, match=told):
+        policy.load(path)
+
+
+def test_an_unknown_channel_is_told() -> None:
+    with pytest.raises(SettingsError, match=r"no channel 'prod'. There is: staging, production"):
+        policy.load().channel("prod")

@@ -1,0 +1,244 @@
+"""Promotion and rollback on registries in memory: what moves, what is refused, and what a broken run leaves."""
+
+import gzip
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import policy
+from pipeline.errors import PromoteError, RegistryError
+from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
+from pipeline.evidence.collecting import attached
+from pipeline.oci import DOCKER_MANIFEST, Manifest, Repository, digest_of, manifest
+from pipeline.promote import Office, approve, drift, lock, promote, rollback
+from pipeline.promote import log as logs
+from pipeline.promote.lock import Holder
+from pipeline.settings import HOME
+from pipeline.signing import STATEMENT, envelope
+from pipeline.status import status
+from tests.unit.evidence_values import NOW, RUNTIME, evidence
+from tests.unit.fake_registry import FakeCosign, FakeRegistry
+
+KEY = Path("keys/cosign.key")
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "_SETTLE", 0.0)
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Office:
+    store = FakeRegistry()
+    text = (HOME / "promotion.toml").read_text().replace("~/.config/torchyard/cosign.pub", "/keys/cosign.pub")
+    (tmp_path / "promotion.toml").write_text(text)
+    return Office(
+        policy=policy.load(tmp_path / "promotion.toml"),
+        releases="127.0.0.1:5000/releases",
+        registry=store,
+        cosign=FakeCosign(store),
+        key=KEY,
+        holder=Holder(name="me@here", process=1),
+    )
+
+
+def _layer(content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        member = tarfile.TarInfo("model/model.pt")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return gzip.compress(out.getvalue(), mtime=0)
+
+
+def _release(office: Office, content: bytes = b"weights") -> str:
+    """Puts a release of a tiny model into the registry, signed as `inv release` does; returns its digest."""
+    store, where = office.registry, office.repository(RELEASES, "tiny")
+    archive = f"sha256:{digest_of(content).removeprefix('sha256:')}"
+    labels = {
+        "io.torchyard.archive.digest": archive,
+        "io.torchyard.runtime.digest": RUNTIME,
+        "org.opencontainers.image.version": "1.0.0",
+    }
+    config = store.put_blob(where, json.dumps({"config": {"Labels": labels}}).encode(), media_type="config")
+    layer = store.put_blob(where, _layer(content), media_type="layer")
+    image = replace(manifest(config, (layer,)), media_type=DOCKER_MANIFEST)
+    store.put_manifest(where, RELEASES, image)
+    layers, payloads = [], []
+    for each in evidence().attestations:
+        predicate = json.loads(json.dumps(dict(each.predicate)))
+        if each.verdict:
+            predicate["verdict"]["digest"] = archive if each.verdict["gate"] == "check" else config.digest
+        statement = _statement(each.kind, predicate, image.digest)
+        payloads.append(digest_of(statement).removeprefix("sha256:"))
+        layers.append(store.put_blob(where, envelope(statement, cosign=office.cosign, key=KEY), media_type="dsse"))
+    store.put_manifest(where, attached(image.digest, "att"), manifest(config, tuple(layers)))
+    notes = {CHANNEL: RELEASES, EVIDENCE: binding(tuple(payloads))}
+    office.cosign.sign(where.at(image.digest), key=KEY, annotations=notes)
+    return image.digest
+
+
+def _statement(kind: str, predicate: dict[str, Any], digest: str) -> bytes:
+    subject = [{"name": "tiny", "digest": {"sha256": digest.removeprefix("sha256:")}}]
+    return json.dumps({"_type": STATEMENT, "subject": subject, "predicateType": kind, "predicate": predicate}).encode()
+
+
+def _has(office: Office, channel: str) -> str:
+    found = office.registry.manifest(office.repository(channel, "tiny"), channel)
+    return found.digest if found else ""
+
+
+def _log(office: Office, channel: str = "staging") -> logs.Log:
+    return logs.read(
+        office.repository(channel, "tiny"),
+        signers=office.policy.channel(channel).signers,
+        registry=office.registry,
+        cosign=office.cosign,
+    )
+
+
+def test_a_digest_goes_through_the_channels_unchanged(office: Office) -> None:
+    digest = _release(office)
+    for to in ("staging", "production"):
+        entry = promote("tiny", to=to, now=NOW, office=office)
+        assert entry
+        assert (entry.digest, entry.channel, entry.version) == (digest, to, "1.0.0")
+        assert promote("tiny", to=to, now=NOW, office=office) is None
+    assert _has(office, "staging") == _has(office, "production") == digest
+
+
+def test_a_dry_run_writes_nothing(office: Office) -> None:
+    _release(office)
+    assert promote("tiny", to="staging", dry_run=True, now=NOW, office=office) is None
+    assert office.registry.tags(office.repository("staging", "tiny")) == ()
+
+
+def test_a_refusal_lists_every_condition_and_writes_nothing(office: Office) -> None:
+    digest = _release(office)
+    where = office.repository(RELEASES, "tiny")
+    found = office.registry.manifest(where, attached(digest, "att"))
+    assert found
+    office.registry.put_manifest(where, attached(digest, "att"), manifest(found.config, found.layers[1:]))
+    with pytest.raises(PromoteError) as refused:
+        promote("tiny", to="staging", now=NOW + timedelta(days=40), office=office)
+    told = str(refused.value)
+    assert [rule for rule in ("evidence-missing", "evidence-changed", "verdict-too-old") if rule in told] == [
+        *("evidence-missing", "evidence-changed", "verdict-too-old")
+    ]
+    assert office.registry.tags(office.repository("staging", "tiny")) == ()
+
+
+def test_what_was_there_before_is_put_back_and_the_reason_kept(office: Office) -> None:
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    assert _has(office, "staging") == second
+    entry = rollback("tiny", channel="staging", reason="it is slower", now=NOW, office=office)
+    assert (entry.digest, entry.reason, entry.sequence) == (first, "it is slower", 3)
+    assert _has(office, "staging") == first
+    assert [each.action for each in _log(office).entries] == ["promote", "promote", "rollback"]
+    with pytest.raises(PromoteError, match="the log has no sha256:77 to go back to"):
+        rollback("tiny", channel="staging", to="sha256:77", reason="why not", now=NOW, office=office)
+    with pytest.raises(PromoteError, match="needs a reason"):
+        rollback("tiny", channel="staging", reason=" ", now=NOW, office=office)
+
+
+class _Dying(FakeRegistry):
+    """Fails when the tag of staging is moved, until it is mended."""
+
+    broken = False
+
+    def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
+        if self.broken and name == "staging":
+            raise RegistryError("The registry does not answer")
+        super().put_manifest(repository, name, manifest)
+
+
+def test_a_run_that_ended_before_the_tag_moved_is_completed(office: Office) -> None:
+    store = _Dying()
+    office = replace(office, registry=store, cosign=FakeCosign(store))
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: promote("tiny", to="staging", now=NOW, office=office),
+        lambda: rollback("tiny", channel="staging", reason="it is slower", now=NOW, office=office),
+    )
+    for act in acts:
+        before, entries = _has(office, "staging"), len(_log(office).entries)
+        store.broken = True
+        with pytest.raises(RegistryError):
+            act()
+        assert _has(office, "staging") == before
+        row = next(each for each in status(("tiny",), now=NOW, office=office) if each.channel == "staging")
+        assert row.problems == ("unfinished",)
+        store.broken = False
+        act()
+        assert len(_log(office).entries) == entries + 1
+        assert _has(office, "staging") == (second if before == first else first)
+
+
+def test_a_moved_tag_is_drift_and_stops_what_builds_on_it(office: Office) -> None:
+    _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    other = _release(office, b"other weights")
+    where = office.repository("staging", "tiny")
+    found = office.registry.manifest(office.repository(RELEASES, "tiny"), other)
+    assert found
+    office.registry.put_manifest(where, "staging", found)
+    for to in ("staging", "production"):
+        with pytest.raises(PromoteError, match="the tag was moved behind our back"):
+            promote("tiny", to=to, now=NOW, office=office)
+
+
+def test_an_approval_counts_for_its_channel_and_digest(office: Office) -> None:
+    digest = _release(office)
+    signers = office.policy.signers
+    asked = replace(office.policy.channel("staging"), approvers=(signers["local"],))
+    office = replace(office, policy=replace(office.policy, channels={**office.policy.channels, "staging": asked}))
+    with pytest.raises(PromoteError, match="approval: local"):
+        promote("tiny", to="staging", now=NOW, office=office)
+    assert approve("tiny", to="staging", office=office) == digest
+    assert promote("tiny", to="staging", now=NOW, office=office)
+    _release(office, b"other weights")
+    with pytest.raises(PromoteError, match="approval: local"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_a_log_without_its_first_entry_is_broken(office: Office) -> None:
+    _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    where = office.repository("staging", "tiny")
+    found = office.registry.manifest(where, logs.TAG)
+    assert found
+    assert _log(office).problems == ()
+    for layers in (found.layers[1:], found.layers[::-1], (found.layers[0], *found.layers)):
+        office.registry.put_manifest(where, logs.TAG, manifest(found.config, layers))
+        assert {problem.rule for problem in _log(office).problems} == {"log-chain"}
+
+
+def test_drift_is_a_tag_that_the_log_does_not_end_with(office: Office) -> None:
+    _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    log = _log(office)
+    assert log.current
+    assert drift(log, log.current.digest, where="here") == ()
+    assert drift(log, "", where="here", unfinished=log.current.digest) == ()
+    assert [each.rule for each in drift(log, "", where="here")] == ["unfinished"]
+    assert [each.rule for each in drift(log, "sha256:7", where="here")] == ["drift"]
+    assert [each.rule for each in drift(replace(log, entries=()), "sha256:7", where="here")] == ["drift"]
+
+
+def test_nothing_comes_from_an_empty_channel(office: Office) -> None:
+    with pytest.raises(PromoteError, match="there is nothing in releases"):
+        promote("tiny", to="staging", now=NOW, office=office)

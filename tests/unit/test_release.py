@@ -1,0 +1,175 @@
+"""What a release says of an image: each file's component, the SBOMs completed, provenance, and what stops it."""
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from pipeline.artifacts import Archive, Judgement, ServingImage, Verdict
+from pipeline.errors import ReleaseError
+from pipeline.oci import Repository
+from pipeline.release import Desk, inventory, provenance, release, sbom
+from pipeline.release.inventory import Component
+from pipeline.release.provenance import Making, Source
+from tests.unit import values
+from tests.unit.fake_engine import FakeEngine
+from tests.unit.fake_registry import FakeCosign, FakeRegistry
+
+FILES = {
+    "etc/passwd": b"root",
+    "model/contract.json": b'{"version": "1.0.0"}',
+    "model/model.pt": b"model",
+    "opt/torchyard/lib/libtorch_cpu.so": b"torch",
+    "opt/torchyard/lib/libcudart.so.12": b"cudart",
+    "opt/torchyard/server/app.py": b"app",
+    "opt/torchyard/site/h11-0.16.0.dist-info/METADATA": b"Name: h11\nVersion: 0.16.0\n",
+    "opt/torchyard/site/h11-0.16.0.dist-info/RECORD": b"h11/__init__.py,sha256=x,1\nh11-0.16.0.dist-info/METADATA,,\n",
+    "opt/torchyard/site/h11/__init__.py": b"h11",
+    "opt/torchyard/site/h11/__pycache__/__init__.cpython-313.pyc": b"bytecode",
+    "usr/lib/libc.so.6": b"libc",
+    "var/lib/dpkg/status.d/libc6": b"Package: libc6\nVersion: 2.41-12\n",
+    "var/lib/dpkg/status.d/libc6.md5sums": b"0123  lib/libc.so.6\n",
+}
+SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=False)
+VERSIONS = {"torch": "2.8.0", "nvidia-cuda-runtime-cu12": "12.8.90", "torchyard": "0.1.0"}
+
+
+def _tar(files: dict[str, bytes]) -> io.BytesIO:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for path, content in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    out.seek(0)
+    return out
+
+
+def _listed(folder: Path, files: dict[str, bytes]) -> tuple[tuple[Component, ...], list[str]]:
+    tree = inventory.read(_tar(files), folder)
+    components, strangers = inventory.components(tree, versions=VERSIONS)
+    return components, [file.path for file in strangers]
+
+
+def test_every_file_belongs_to_its_component(tmp_path: Path) -> None:
+    components, strangers = _listed(tmp_path, FILES)
+    assert strangers == []
+    assert {f"{each.kind}/{each.name} {each.version}": len(each.files) for each in components} == {
+        "application/torchyard-root 0.1.0": 1,
+        "application/torchyard-serving 0.1.0": 1,
+        "deb/libc6 2.41-12": 3,
+        "model/contract.json 1.0.0": 1,
+        "model/model.pt 1.0.0": 1,
+        "pypi/h11 0.16.0": 4,
+        "pypi/nvidia-cuda-runtime-cu12 12.8.90": 1,
+        "pypi/torch 2.8.0": 1,
+    }
+    assert (tmp_path / "usr/lib/libc.so.6").read_bytes() == b"libc"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["usr/bin/planted", "opt/torchyard/site/planted.py", "opt/planted", "usr/lib/__pycache__/planted.cpython-313.pyc"],
+)
+def test_a_planted_file_belongs_to_none(tmp_path: Path, path: str) -> None:
+    assert _listed(tmp_path, FILES | {path: b"planted"})[1] == [path]
+
+
+def test_what_the_engine_adds_is_no_file_of_the_image(tmp_path: Path) -> None:
+    assert _listed(tmp_path, FILES | {"etc/hosts": b"", ".dockerenv": b""})[1] == []
+    assert _listed(tmp_path, FILES | {"etc/hosts": b"evil"})[1] == ["etc/hosts"]
+
+
+def test_nothing_is_unpacked_outside_the_folder(tmp_path: Path) -> None:
+    _listed(tmp_path / "in", {"../../escaped": b"evil", "/escaped": b"evil"})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def _syft() -> dict[str, Any]:
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {"component": {"type": "file", "name": "tiny", "version": "1.0.0"}},
+        "components": [{"type": "library", "name": "h11", "version": "0.16.0", "bom-ref": "h11"}],
+    }
+
+
+def test_the_sbom_has_what_syft_saw_and_all_the_rest(tmp_path: Path) -> None:
+    archive = values.archive(tmp_path)
+    components, _ = _listed(tmp_path / "image", FILES)
+    digest = "sha256:" + "d" * 64
+    made = sbom.cyclonedx(_syft(), components, archive, digest=digest, trainer="sha256:7")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(made)) is None
+    named = {each["name"]: each for each in made["components"]}
+    assert len(named) == len(made["components"])
+    assert named["h11"]["purl"] == "pkg:pypi/h11@0.16.0"
+    assert named["model.pt"]["type"] == "machine-learning-model"
+    assert {file["name"] for each in made["components"] for file in each.get("components", ())} == {
+        f"/{path}" for path in FILES
+    }
+    again = sbom.cyclonedx(_syft(), components, archive, digest=digest, trainer="sha256:7")
+    assert again == made
+
+
+def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
+    image = _image(values.archive(tmp_path))
+    components, _ = _listed(tmp_path / "image", FILES)
+    made = provenance.predicate(image, components, (), _making())
+    assert made["buildDefinition"]["internalParameters"]["clean"] is False
+    materials = made["buildDefinition"]["resolvedDependencies"]
+    assert all("digest" in each or "oneOfSha256" in each["annotations"] for each in materials)
+    names = {each.get("name") or each["uri"] for each in materials}
+    assert {"archive", "weights", "model_src/tiny/model.py", "pkg:deb/debian/libc6@2.41-12?distro=debian-13"} <= names
+    assert any(name.startswith("pkg:pypi/torch@2.8.0") for name in names)
+
+
+def _image(archive: Archive) -> ServingImage:
+    return ServingImage(
+        tag="tiny:1.0.0-cpu",
+        digest="sha256:" + "1" * 64,
+        diff_ids=(),
+        device="cpu",
+        runtime="sha256:" + "2" * 64,
+        archive=archive,
+    )
+
+
+def _making() -> Making:
+    moment = "2026-11-25T00:00:00Z"
+    return Making(source=SOURCE, engine="20.10.24", fetched=moment, finished=moment, records=())
+
+
+@pytest.mark.parametrize("gate", ["check", "audit", "smoke"])
+@pytest.mark.parametrize("digest", [None, "sha256:" + "0" * 64])
+def test_an_image_without_its_verdicts_is_not_released(
+    tmp_path: Path, engine: FakeEngine, gate: str, digest: str | None
+) -> None:
+    image = _image(values.archive(tmp_path))
+    subjects = {"check": f"sha256:{image.archive.file.sha256}", "audit": image.digest, "smoke": image.digest}
+    verdicts = [
+        Verdict(gate=each, digest=subject, against="", findings=(), measured={}) for each, subject in subjects.items()
+    ]
+    others = [each for each in verdicts if each.gate != gate]
+    given = [*others, *(replace(each, digest=digest) for each in verdicts if each.gate == gate and digest)]
+    store = FakeRegistry()
+    tools = engine.add("release-tools:1")
+    key = tmp_path / "cosign.key"
+    desk = Desk(engine=engine, registry=store, cosign=FakeCosign(store), tools=tools, key=key, public=key)
+    with pytest.raises(ReleaseError, match=rf"{gate} judged {digest or 'nothing'}, and this is {subjects[gate]}"):
+        release(
+            image,
+            judgements=tuple(Judgement(verdict=each, at="2026-11-25T00:00:00Z", inputs="sha256:1") for each in given),
+            repository=Repository(host="127.0.0.1:5000", path="releases/tiny"),
+            making=_making(),
+            out=tmp_path / "out",
+            desk=desk,
+        )
+    assert not (tmp_path / "out").exists()
