@@ -54,8 +54,8 @@ from pipeline.reproduce import reproduce as make_again
 from pipeline.signing import Identity, ToolCosign
 from pipeline.smoke import smoke as judge_container
 from pipeline.soak import soak as soak_image
-from pipeline.storm import storm as storm_image
 from pipeline.status import status as survey
+from pipeline.storm import storm as storm_image
 from pipeline.verify import verify as judge_release
 
 HOME = Path(__file__).resolve().parent

@@ -74,17 +74,7 @@ def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
 
 def load(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     """torchyard-load: what puts a serving container under load."""
-    base = _base(pins.load_root, engine=engine, locked=locked)
-    folder = IMAGES / "load"
-    build = Build(
-        folder=folder,
-        dockerfile=folder / "Dockerfile",
-        stage="load",
-        tag=pins.load,
-        args={"BASE": _reference(pins.load_root)},
-    )
-    inputs = digest_of(base.diff_ids, contents_of(folder))
-    return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
+    return _made(_own_root(pins.load_root, pins.load, engine=engine, locked=locked), engine=engine)
 
 
 def serving_root(pins: Pins) -> str:
@@ -152,12 +142,10 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     """The root that images start from, bootstrapped unless it is there or pinned to a registry image."""
     reference = _reference(pin)
     # The records of other roots are no reason to bootstrap this one anew.
-    made_with = {
-        name: sha256
-        for name, sha256 in contents_of(IMAGES / "base").items()
-        if name == f"{pin.name}.packages" or not name.endswith(".packages")
-    }
-    inputs = digest_of(pin, made_with, *hooks(pin))
+    scripts = {name: sha256 for name, sha256 in contents_of(IMAGES / "base").items() if not name.endswith(".packages")}
+    record = _record(pin)
+    recorded = record.read_text(encoding="utf-8") if record.exists() else ""
+    inputs = digest_of(pin, scripts, recorded, *hooks(pin))
     found = engine.find(reference)
     if found and (pin.image or found.labels.get(INPUTS) == inputs):
         return found
@@ -168,7 +156,7 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         root = Path(folder) / "root.tar"
         packages = bootstrap(pin, root)
-        _report_drift(f"{pin.name} root", packages, _record(pin), locked)
+        _report_drift(f"{pin.name} root", packages, record, locked)
         return engine.import_root(root, tag=reference, labels={INPUTS: inputs})
 
 

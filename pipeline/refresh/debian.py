@@ -23,8 +23,8 @@ def stale(pins: Pins, home: Path) -> Iterator[Stale]:
     """
     build = pins.build_root
     toolchain = replace(build, name="toolchain", packages=(*build.packages, *pins.toolchain))
-    places = ((build, "base"), (pins.serving_root, "base"), (pins.load_root, "base"), (toolchain, "pytorch-cuda"))
-    own = ((root, root.name) for root in (pins.registry_root, pins.tools_root))
+    places = ((build, "base"), (pins.serving_root, "base"), (toolchain, "pytorch-cuda"))
+    own = ((root, root.name) for root in (pins.load_root, pins.registry_root, pins.tools_root))
     for root, folder in (*places, *own):
         if root.image:
             continue

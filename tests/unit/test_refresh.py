@@ -56,12 +56,12 @@ def test_what_is_up_to_date_is_not_stale(home: Path) -> None:
 
 
 def test_the_record_of_each_root_is_resolved(home: Path) -> None:
-    for record in ("base/build", "base/serving", "base/load", "pytorch-cuda/toolchain"):
+    for record in ("base/build", "base/serving", "pytorch-cuda/toolchain", "load/load"):
         path = home / "images" / f"{record}.packages"
         path.write_text(re.sub("^libc6 .*", "libc6 1 amd64", path.read_text(), flags=re.MULTILINE))
     stale = refresh(PINS, home, kinds=("debian",))
     names = [file.path.name for file in stale]
-    assert names == ["build.packages", "serving.packages", "load.packages", "toolchain.packages"]
+    assert names == ["build.packages", "serving.packages", "toolchain.packages", "load.packages"]
     assert all(file.changes[0] == "- libc6 1 amd64" and file.changes[1].startswith("+ libc6 2") for file in stale)
     write(stale)
     assert refresh(PINS, home) == ()
@@ -84,8 +84,8 @@ def test_the_toolchain_is_the_build_root_with_its_packages(home: Path, monkeypat
     assert asked == [
         PINS.build_root.packages,
         PINS.serving_root.packages,
-        PINS.load_root.packages,
         (*PINS.build_root.packages, *PINS.toolchain),
+        PINS.load_root.packages,
         PINS.registry_root.packages,
         PINS.tools_root.packages,
     ]
