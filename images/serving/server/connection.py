@@ -124,7 +124,8 @@ class Connection(HttpToolsProtocol):
         elif self._began is None or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body):
             return
         elif now - self._began > _PATIENCE + (0 if self._in_head else self._received / _SLOWEST):
-            if self._received:
+            answered = not self._in_head and self.cycle.response_complete
+            if self._received and not answered:
                 self.refuse(408, f"The request did not come in time: {self._received} bytes in {_PATIENCE:g} s.")
             else:
                 self.transport.close()

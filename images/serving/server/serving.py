@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import cgroup, log
+from server import cgroup, log, memory
 from server.app import App
 from server.body import Bodies
 from server.connection import Connection, sweep
@@ -43,8 +43,8 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
     """
     log.capture_libraries()
     bodies = Bodies(largest=settings.max_body, most=settings.queue_size)
-    memory = cgroup.memory()
-    elsewhere = Elsewhere(contract, processes(memory and memory // 2))
+    limit = cgroup.memory()
+    elsewhere = Elsewhere(contract, processes(limit and limit // 2))
     app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, slow=settings.slow)
     Connection.limits.connections = settings.connections
     config = uvicorn.Config(
@@ -91,6 +91,8 @@ async def _serve(
             await asyncio.sleep(0.01)
         await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
         scheduler.statistics.forget()
+        if limit := cgroup.memory():
+            memory.bound(limit)
         if app.state == "rehearsing":
             app.state = "ready"
             on_ready(prepared)

@@ -188,6 +188,20 @@ def test_a_request_that_does_not_come_is_given_up(clock: list[float], sent: byte
     _run(work)
 
 
+def test_a_body_that_does_not_come_after_its_answer_ends_without_another(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front()
+        made, transport = front.connect()
+        made.data_received(_POST)
+        await asyncio.sleep(0.01)
+        assert transport.status == 200
+        clock[0] += 11
+        sweep(front.state.connections)
+        assert (transport.closing, transport.written.count(b"HTTP/1.1")) == (True, 1)
+
+    _run(work)
+
+
 def test_a_large_body_may_take_longer(clock: list[float]) -> None:
     async def work() -> None:
         front = Front(_waiting)
