@@ -25,9 +25,6 @@ from server.settings import Settings
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
 _LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
-# Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
-# would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
-_KEEP_ALIVE_SECONDS = 75
 _WATCH_SECONDS = 1.0
 
 
@@ -61,7 +58,6 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LONGEST_DRAIN_SECONDS,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
