@@ -74,13 +74,16 @@ class Halves(nn.Module):  # type: ignore[misc]
 
 
 class Slow(nn.Module):  # type: ignore[misc]
-    """2 * x after some tenths of a second on one core; raises when x is 13, answers NaN when x is 14, and takes as good
-    as for ever when x is 15."""
+    """2 * x after some tenths of a second on one core; raises when x is 13, answers NaN when x is 14, takes as good as
+    for ever when x is 15, and needs more memory than there is when x is 16."""
 
     def forward(self, x: Tensor) -> Tensor:
         if bool((x == 13).any()):
             raise RuntimeError("unlucky number")
         work = torch.ones(384, 384)
+        if bool((x == 16).any()):
+            # Of a size that depends on x, since what does not is computed when the archive is loaded.
+            return x * torch.ones(x.size(0), 1_000_000_000).sum()
         runs = 40_000_000 if bool((x == 15).any()) else 40
         for _ in range(runs):
             work = (work @ work).clamp(max=1.0)

@@ -180,7 +180,8 @@ def test_the_log_is_json_without_a_line_for_each_request(server: Running) -> Non
     events = [json.loads(line) for line in server.log().splitlines()]
     assert [event["event"] for event in events[:2]] == ["loading", "ready"]
     assert all({"time", "level", "event"} <= event.keys() for event in events)
-    assert {event["event"] for event in events[2:]} <= {"model-failed"}
+    # On a machine that is busy with something else, requests are slow.
+    assert {event["event"] for event in events[2:]} <= {"model-failed", "slow-request"}
 
 
 def _damage_archive(folder: Path) -> None:
@@ -304,7 +305,8 @@ def test_sigterm_under_load_loses_nothing(start: Start, archives: Path) -> None:
         load.ended.set()
         for client in clients:
             client.join()
-        assert [event["event"] for event in map(json.loads, running.log().splitlines())][-2:] == ["draining", "stopped"]
+        events = [event["event"] for event in map(json.loads, running.log().splitlines())]
+        assert [event for event in events if event != "slow-request"][-2:] == ["draining", "stopped"]
     assert len(load.before) >= 8
     assert set(load.before) == {200}
     assert {code for code in load.after if isinstance(code, int)} <= {200}

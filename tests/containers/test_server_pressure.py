@@ -18,7 +18,7 @@ from pipeline.engine.docker import DockerEngine
 from tests.containers.conftest import SERVING, Running, Start
 
 INFER = "v2/models/slow/infer"
-UNLUCKY, ENDLESS = 13.0, 15.0
+UNLUCKY, ENDLESS, HUNGRY = 13.0, 15.0, 16.0
 
 
 def _tensor(*values: float) -> dict[str, Any]:
@@ -172,6 +172,16 @@ def test_large_json_holds_nobody_up_and_costs_its_own_request_only(start: Start,
         assert (answer.status_code, "takes more memory" in answer.json()["error"]) == (413, True)
         assert _ask(running).ok
     assert longest < 1
+
+
+def test_memory_that_is_not_there_costs_its_own_request_only(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        for _ in range(3):
+            hungry = _ask(running, HUNGRY)
+            assert hungry.status_code == 500
+            assert "allocate" in hungry.json()["error"]
+            assert _ask(running).ok
 
 
 def test_the_front_has_limits(start: Start, archives: Path) -> None:

@@ -20,6 +20,9 @@ _LARGEST_HEAD = 2**15
 # a second. A client that does not read its answer is cut off after so long, too.
 _PATIENCE = 10.0
 _SLOWEST = 2**14
+# Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
+# would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+_KEEP_ALIVE = 75.0
 
 
 @dataclass(slots=True)
@@ -84,10 +87,15 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Called when the answer is written."""
+        """Called when the answer is written. As uvicorn, but `sweep` ends idle connections instead of a timer each."""
         self._task = None
         self._last = monotonic()
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is not HTTP."""
@@ -121,10 +129,13 @@ class Connection(HttpToolsProtocol):
             return
         if self._paused is not None and now - self._paused > _PATIENCE:
             self.transport.abort()
+        elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
+            self.transport.close()
         elif self._began is None or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body):
             return
         elif now - self._began > _PATIENCE + (0 if self._in_head else self._received / _SLOWEST):
-            if self._received:
+            answered = not self._in_head and self.cycle.response_complete
+            if self._received and not answered:
                 self.refuse(408, f"The request did not come in time: {self._received} bytes in {_PATIENCE:g} s.")
             else:
                 self.transport.close()

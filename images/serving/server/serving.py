@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import cgroup, log
+from server import cgroup, log, memory
 from server.app import App
 from server.body import Bodies
 from server.connection import Connection, sweep
@@ -25,9 +25,6 @@ from server.settings import Settings
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
 _LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
-# Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
-# would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
-_KEEP_ALIVE_SECONDS = 75
 _WATCH_SECONDS = 1.0
 
 
@@ -43,8 +40,8 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
     """
     log.capture_libraries()
     bodies = Bodies(largest=settings.max_body, most=settings.queue_size)
-    memory = cgroup.memory()
-    elsewhere = Elsewhere(contract, processes(memory and memory // 2))
+    limit = cgroup.memory()
+    elsewhere = Elsewhere(contract, processes(limit and limit // 2))
     app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, slow=settings.slow)
     Connection.limits.connections = settings.connections
     config = uvicorn.Config(
@@ -61,7 +58,6 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=_LONGEST_DRAIN_SECONDS,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -91,6 +87,8 @@ async def _serve(
             await asyncio.sleep(0.01)
         await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
         scheduler.statistics.forget()
+        if limit := cgroup.memory():
+            memory.bound(limit)
         if app.state == "rehearsing":
             app.state = "ready"
             on_ready(prepared)

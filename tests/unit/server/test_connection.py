@@ -188,6 +188,20 @@ def test_a_request_that_does_not_come_is_given_up(clock: list[float], sent: byte
     _run(work)
 
 
+def test_a_body_that_does_not_come_after_its_answer_ends_without_another(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front()
+        made, transport = front.connect()
+        made.data_received(_POST)
+        await asyncio.sleep(0.01)
+        assert transport.status == 200
+        clock[0] += 11
+        sweep(front.state.connections)
+        assert (transport.closing, transport.written.count(b"HTTP/1.1")) == (True, 1)
+
+    _run(work)
+
+
 def test_a_large_body_may_take_longer(clock: list[float]) -> None:
     async def work() -> None:
         front = Front(_waiting)
@@ -212,6 +226,27 @@ def test_a_request_that_came_in_may_take_as_long_as_it_takes(clock: list[float])
         clock[0] += 3600
         sweep(front.state.connections)
         assert not transport.closing
+
+    _run(work)
+
+
+def test_a_connection_that_is_not_used_any_more_is_closed(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front()
+        made, transport = front.connect()
+        made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        clock[0] += 74
+        sweep(front.state.connections)
+        assert not transport.closing
+        made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        clock[0] += 74
+        sweep(front.state.connections)
+        assert not transport.closing
+        clock[0] += 2
+        sweep(front.state.connections)
+        assert (transport.closing, transport.written.count(b"HTTP/1.1")) == (True, 2)
 
     _run(work)
 

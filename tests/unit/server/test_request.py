@@ -50,6 +50,13 @@ def _contents(request: Request) -> list[bytes]:
     return [bytes(content) for _, _, content in request.inputs]
 
 
+def test_the_same_head_again_is_read_again_with_other_content() -> None:
+    for content in (b"\x01\x80\x7f" + X_BYTES, b"\x00\x81\x7e" + X_BYTES):
+        request = _request(_binary(ON, 1), _binary(N, 2), _binary(X, 12), binary=content)
+        assert bytes(request.inputs[-1][2]) in content
+        assert {bytes(each) for _, _, each in request.inputs} == {content[:1], content[1:3], content[3:]}
+
+
 def test_json_in_any_order_becomes_the_order_of_forward() -> None:
     request = _request(ON, N, X)
     assert [(datatype, tuple(shape)) for datatype, shape, _ in request.inputs] == [
