@@ -104,7 +104,7 @@ class Generator:
         # gRPC's errors come with status 200 and without a message. JSON's length depends on a number's last digits.
         if protocol != "rest-json":
             length = self._length(serving, protocol)
-            if log.data != count * length:
+            if not length or log.data != count * length:
                 errors["answer of another length"] += max(1, round(abs(count - log.data / max(length, 1))))
         checked = self._judge(witnessed, errors)
         return Loaded(

@@ -37,6 +37,7 @@ class World:
         self.y = [[1.0, 2.0]]
         self.status = 200
         self.ports = {8080}
+        self.lengths: Callable[[int], int] = lambda count: count * 20
 
     def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Stands in for the container of a job."""
@@ -62,7 +63,7 @@ class World:
         rows = [f"{int(1e6 * number / rate)}\t{self.status}\t{int(1e6 / rate)}" for number in range(count)]
         (out / "h2load.log").write_text("\n".join(rows))
         on_line(f"requests: {count} total, {count} started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout")
-        on_line(f"traffic: 1B (1) total, 1B (1) headers (space savings 0.00%), 1B ({count * 20}) data")
+        on_line(f"traffic: 1B (1) total, 1B (1) headers (space savings 0.00%), 1B ({self.lengths(count)}) data")
 
     def _outcome(self, out: Path, count: int, *, latency: float) -> None:
         outputs = [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": self.y}]
@@ -173,6 +174,18 @@ def test_grpc_is_measured_where_somebody_listens(engine: FakeEngine, tmp_path: P
         served.image(tmp_path, engine), load=served.load(engine), plan=plan, engine=engine, build=tmp_path / "build"
     )
     assert [key[0] for key in report.measured() if key[1]] == ["rest-binary", "rest-json", "grpc"]
+
+
+@pytest.mark.parametrize("lengths", [lambda _: 0, lambda count: count * 10 + 10], ids=["all", "half of them"])
+def test_errors_over_grpc_have_status_200_and_are_told_by_their_length(
+    engine: FakeEngine, tmp_path: Path, world: World, lengths: Callable[[int], int]
+) -> None:
+    world.ports.add(8081)
+    world.lengths = lengths
+    plan = Plan(seconds=1, rounds=1, protocols=("grpc",), clients=(4,))
+    image = served.image(tmp_path, engine)
+    with pytest.raises(BenchError, match=r"times tiny:1\.0\.0-cpu, grpc: answer of another length"):
+        bench(image, load=served.load(engine), plan=plan, engine=engine, build=tmp_path / "build")
 
 
 def test_what_is_not_served_cannot_be_measured(engine: FakeEngine, tmp_path: Path, world: World) -> None:
