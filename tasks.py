@@ -226,11 +226,11 @@ def smoke(_: Context, model: str = "", image: str = "", force: bool = False) -> 
     _tell(verdict)
 
 
-@command(model=_MODEL, port="on loopback")
-def serve(_: Context, model: str, port: int = 8080) -> None:
+@command(model=_MODEL, port="on loopback, for HTTP", grpc_port="on loopback, for gRPC")
+def serve(_: Context, model: str, port: int = 8080, grpc_port: int = 8081) -> None:
     """Run the built image on loopback under the production contract, until Ctrl-C."""
     image = _line(model).assemble
-    serve_image(image, port=port, engine=connect(), build=BUILD / model)
+    serve_image(image, port=port, grpc_port=grpc_port, engine=connect(), build=BUILD / model)
 
 
 @command(model=_MODEL, requests="how many of each kind", eager="the archive beside eager fp32 in torch, instead")

@@ -28,6 +28,7 @@ def layer(files: Mapping[str, bytes]) -> bytes:
 class _FakeServing:
     id: str
     address: str
+    grpc_address: str
 
     def ended(self) -> str | None:
         return "it ended with exit code 0:"
@@ -144,10 +145,18 @@ class FakeEngine:
         self.on_run(job, on_line)
 
     @contextmanager
-    def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:  # noqa: ARG002
-        """Nothing listens at the address, and the container has ended."""
+    def serve(
+        self,
+        reference: str,
+        *,
+        name: str,
+        port: int,
+        limits: Limits,  # noqa: ARG002
+        grpc_port: int = 0,
+    ) -> Iterator[Serving]:
+        """Nothing listens at the addresses, and the container has ended."""
         self._get(reference)
-        yield _FakeServing(id=name, address=f"127.0.0.1:{port}")
+        yield _FakeServing(id=name, address=f"127.0.0.1:{port}", grpc_address=f"127.0.0.1:{grpc_port}")
 
     def tags(self, label: str) -> tuple[str, ...]:
         return tuple(sorted(tag for tag in self._tags if label in self._get(tag).labels))

@@ -51,6 +51,8 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
     head: dict[str, Any] = {"model_name": contract.name, "model_version": contract.version, "outputs": outputs}
     if request.id is not None:
         head["id"] = request.id
+    if request.parameters:
+        head["parameters"] = request.parameters
     try:
         chunks[0] = _ENCODER.encode(head).encode()
     except ValueError as error:
