@@ -217,7 +217,7 @@ def audit(_: Context, model: str = "", image: str = "", force: bool = False) -> 
 
 @command(model=_MODEL, image="any serving image, instead of a model's", force=_FORCE)
 def smoke(_: Context, model: str = "", image: str = "", force: bool = False) -> None:
-    """Run an image under the production contract and hold it to its samples over HTTP."""
+    """Run an image under the production contract and hold it to its samples over HTTP and gRPC."""
     if image:
         limits = Limits(memory=1024, cpus=2, pids=256)
         verdict = judge_container(image, limits=limits, engine=connect())

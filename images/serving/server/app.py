@@ -14,7 +14,8 @@ from server.contract import Contract
 from server.elsewhere import LARGE, Elsewhere
 from server.engine import Input
 from server.refusal import Refusal
-from server.request import Request, only_ready, parse
+from server.repeated import Parser
+from server.request import Request, only_ready
 from server.routes import Routes, as_json
 from server.statistics import Statistics
 
@@ -91,6 +92,7 @@ class App:
         self.stuck = False
         self._contract = contract
         self._inference = inference
+        self._parser = Parser(contract)
         self._bodies = bodies
         self._elsewhere = elsewhere
         self._deadline = deadline
@@ -164,7 +166,7 @@ class App:
             if large and self._elsewhere:
                 request = await self._elsewhere.parse(body, told.length)
             else:
-                request = parse(self._contract, body, told.length)
+                request = self._parser.parse(body, told.length)
             told.id = request.id
             reply = self._rendered(request, await self._answers(request, began, told))
             return await _compressed(reply, told.accepted) if told.accepted else reply

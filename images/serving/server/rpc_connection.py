@@ -4,32 +4,25 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
 import asyncio
-import re
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import cast
 
-from server import http2, log
-from server.compression import ENCODINGS, SMALLEST, Encoding, deflated, inflated
+from server import calls, http2, log
+from server.calls import Call, Streaming, Unary
+from server.compression import SMALLEST, Encoding, deflated, inflated
 from server.http2 import Event, Http2
-from server.refusal import Refusal
-from server.status import Code, Failed, details, failed
-
-Unary: TypeAlias = Callable[[bytes, "float | None"], Awaitable[bytes]]
-Streaming: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+from server.status import Code, Failed, details
 
 # A call's headers are a path, a deadline and little else; 16 KiB is what other servers take.
 _HEADERS = 2**14
 _CALLS = 256
 # Messages of a stream that wait to be taken; more are refused.
 _WAITING = 16
-# A call has this long to send its request, and a connection without calls to make the next one.
+# A client has this long to send a request and to take its answer, and without calls to make the next one.
 _SLOWEST_SECONDS = 60.0
 _IDLE_SECONDS = 600.0
-_TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
-_UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,22 +32,6 @@ class Limits:
     message: int
     held: int
     connections: int
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """A call whose answer is not complete; `waiting` is where a stream reads from."""
-
-    number: int
-    unary: Unary | None
-    encoding: bytes
-    deadline: float | None
-    opened: float
-    message: bytes | None = None
-    waiting: "asyncio.Queue[bytes | None] | None" = None
-    ended: bool = False
-    task: "asyncio.Task[None] | None" = None
-    timer: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._loop = loop
         message = served.limits.message
         self._session = served.http2.Session(calls=_CALLS, message=message, messages=2 * message, headers=_HEADERS)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, Call] = {}
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._flush_due = False
@@ -118,7 +95,7 @@ class Connection(asyncio.Protocol):
             for event in self._session.receive(data):
                 _ON[event[0]](self, event)
         except self._served.http2.ProtocolError as error:
-            log.event("grpc-protocol-error", level="warning", error=str(error))
+            log.event("grpc-protocol-error", level="debug", error=str(error))
             self._flush()
             self.close()
             return
@@ -151,10 +128,12 @@ class Connection(asyncio.Protocol):
             if not call.ended and call.unary is not None and now - call.opened > _SLOWEST_SECONDS:
                 told = f"The request was not complete after {_SLOWEST_SECONDS:.0f} s."
                 self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
-        if not self._calls and now - self._active > _IDLE_SECONDS:
-            self.go_away(at_once=True)
-            self.close()
         self._flush()
+        # An answer that nobody takes is no use of the connection.
+        patience = _SLOWEST_SECONDS if self._session.busy else _IDLE_SECONDS
+        if not self._calls and now - self._active > patience:
+            self.go_away(at_once=True)
+            self.abort()
 
     def _count(self, held: int) -> None:
         self._served.held += held - self._held
@@ -167,6 +146,11 @@ class Connection(asyncio.Protocol):
                 self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
         self._count(self._session.held)
 
+    def abort(self) -> None:
+        """Closes the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close(self) -> None:
         """Closes the connection when what was written is sent."""
         if self._transport is not None:
@@ -176,18 +160,14 @@ class Connection(asyncio.Protocol):
         _, number, path, method, content_type, timeout, encoding = event
         now = self._active = time.monotonic()
         unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
-        call = _Call(number=number, unary=unary, encoding=encoding, deadline=None, opened=now)
+        call = Call(number=number, unary=unary, encoding=encoding, deadline=None, opened=now)
         self._calls[number] = call
         try:
             if unary is None and streaming is None:
                 raise Failed(Code.UNIMPLEMENTED, f"There is no method {path[:200].decode('latin-1')}.")
-            if method != b"POST" or not content_type.startswith(b"application/grpc"):
-                raise Failed(Code.INVALID_ARGUMENT, "content-type: expected a POST of application/grpc.")
-            if encoding not in _ENCODINGS:
-                got = encoding[:50].decode("latin-1")
-                raise Failed(Code.UNIMPLEMENTED, f"grpc-encoding: expected one of gzip, deflate, identity, got {got}.")
+            calls.check_headers(method, content_type, encoding)
             if timeout:
-                seconds = _seconds(timeout)
+                seconds = calls.seconds(timeout)
                 call.deadline = now + seconds
                 call.timer = self._loop.call_later(seconds, self._expire, call)
         except Failed as error:
@@ -237,7 +217,7 @@ class Connection(asyncio.Protocol):
             if call.timer is not None:
                 # From here on it is the scheduler that keeps the deadline.
                 call.timer.cancel()
-            call.task = _started(self._loop, self._answer(call, message))
+            call.task = calls.started(self._loop, self._answer(call, message))
 
     def _too_large(self, event: Event) -> None:
         _, number, size = event
@@ -252,7 +232,7 @@ class Connection(asyncio.Protocol):
         if call is not None:
             self._forget(call)
 
-    async def _answer(self, call: _Call, message: bytes) -> None:
+    async def _answer(self, call: Call, message: bytes) -> None:
         assert call.unary is not None
         try:
             if not call.encoding:
@@ -272,36 +252,36 @@ class Connection(asyncio.Protocol):
                 self._session.close(call.number, "0", "")
         except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
             call.task = None
-            self._fail(call, _failure(error))
+            self._fail(call, calls.failure(error))
             self._flush_soon()
             return
         call.task = None
         self._forget(call)
         self._flush_soon()
 
-    async def _stream(self, call: _Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
+    async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
         try:
-            async for message in streaming(_taken(waiting)):
+            async for message in streaming(calls.taken(waiting)):
                 self._session.send(call.number, message)
                 self._flush_soon()
         except Exception as error:  # noqa: BLE001 (as above)
             call.task = None
-            self._fail(call, _failure(error))
+            self._fail(call, calls.failure(error))
         else:
             self._session.close(call.number, "0", "")
             call.task = None
             self._forget(call)
         self._flush_soon()
 
-    def _expire(self, call: _Call) -> None:
+    def _expire(self, call: Call) -> None:
         self._fail(call, Failed(Code.DEADLINE_EXCEEDED, "The call's deadline passed before it was answered."))
         self._flush()
 
-    def _fail(self, call: _Call, error: Failed) -> None:
+    def _fail(self, call: Call, error: Failed) -> None:
         self._session.close(call.number, str(int(error.code)), details(str(error)))
         self._forget(call)
 
-    def _forget(self, call: _Call) -> None:
+    def _forget(self, call: Call) -> None:
         self._calls.pop(call.number, None)
         self._active = time.monotonic()
         if call.timer is not None:
@@ -329,33 +309,3 @@ _ON: dict[int, Callable[[Connection, Event], None]] = {
     http2.TOO_LARGE: Connection._too_large,
     http2.CLOSED: Connection._closed,
 }
-_ENCODINGS = {b"", b"identity", *(each.encode() for each in ENCODINGS)}
-
-
-def _started(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """A task that has run up to its first wait, where Python can do that: a turn of the loop less for each call."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
-
-
-async def _taken(waiting: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
-    while (message := await waiting.get()) is not None:
-        yield message
-
-
-def _failure(error: Exception) -> Failed:
-    if isinstance(error, Failed):
-        return error
-    if isinstance(error, Refusal):
-        return failed(error)
-    log.crash("request-failed", error)
-    return Failed(Code.INTERNAL, "The server failed at this request; its log says why.")
-
-
-def _seconds(timeout: bytes) -> float:
-    found = _TIMEOUT.fullmatch(timeout)
-    if found is None:
-        got = timeout[:20].decode("latin-1")
-        raise Failed(Code.INVALID_ARGUMENT, f"grpc-timeout: expected up to 8 digits and one of HMSmun, got {got!r}.")
-    return int(found[1]) * _UNITS[found[2]]

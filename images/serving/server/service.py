@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 from server import describing, log, protobuf
 from server.answers import ModelFailed
 from server.app import Inference, State
+from server.calls import Streaming, Unary
 from server.contract import Contract
 from server.messages import Messages
 from server.refusal import Refusal
-from server.rpc_connection import Streaming, Unary
 from server.status import Code, Failed
 
 _SERVICE = "inference.GRPCInferenceService"

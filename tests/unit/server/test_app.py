@@ -411,7 +411,7 @@ def test_a_bug_is_a_500_and_in_the_log(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("server.app.parse", broken)
+    monkeypatch.setattr("server.repeated.parse", broken)
     reply = _post(app, _json())
     assert reply.status == 500
     assert "no such luck" not in reply.json["error"]
