@@ -94,6 +94,8 @@ class Centred(nn.Module):  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 - (x - x.mean(0)) if x.size(0) > 1 else x * 2
+
+
 DATATYPES = {
     "BOOL": torch.bool,
     "UINT8": torch.uint8,

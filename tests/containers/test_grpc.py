@@ -351,16 +351,16 @@ def test_sigterm_turns_ready_off_and_loses_no_call(start: Start, archives: Path)
             stub = triton_grpc.service_pb2_grpc.GRPCInferenceServiceStub(channel)
             for _ in range(3):
                 try:
-                    ended.append(stub.ModelInfer(_patient(100)).model_name)
+                    ended.append(stub.ModelInfer(_patient(50)).model_name)
                 except grpc.RpcError as error:
                     ended.append(error.code())
 
-    with start(archives / "patient", TORCHYARD_GRACE_MS="1500") as running:
+    with start(archives / "patient", TORCHYARD_GRACE_MS="4000") as running:
         running.wait_until_ready()
         clients = [threading.Thread(target=client, args=(running.grpc,)) for _ in range(4)]
         for each in clients:
             each.start()
-        time.sleep(0.3)
+        time.sleep(0.1)
         running.container.kill(signal="SIGTERM")
         time.sleep(0.2)
         with grpc.insecure_channel(running.grpc) as channel:

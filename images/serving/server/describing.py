@@ -13,6 +13,13 @@ _PLATFORM = "pytorch_torchscript"
 # As the protocol names those of its extensions that this server has.
 _EXTENSIONS = ["binary_tensor_data", "model_configuration", "statistics", "model_repository"]
 
+_STATES = {
+    "loading": ("LOADING", ""),
+    "rehearsing": ("LOADING", ""),
+    "ready": ("READY", ""),
+    "draining": ("UNAVAILABLE", "the server is stopping"),
+}
+
 
 def server_metadata() -> dict[str, object]:
     """Name, version and extensions."""
@@ -87,8 +94,7 @@ def statistics(contract: Contract, found: Statistics) -> dict[str, object]:
 
 def index(contract: Contract, state: str, *, ready: bool) -> list[dict[str, str]]:
     """The repository's only model; with `ready`, only if it is."""
-    words = {"loading": ("LOADING", ""), "ready": ("READY", ""), "draining": ("UNAVAILABLE", "the server is stopping")}
-    word, reason = words[state]
+    word, reason = _STATES[state]
     if ready and word != "READY":
         return []
     return [{"name": contract.name, "version": contract.version, "state": word, "reason": reason}]

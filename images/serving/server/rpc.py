@@ -20,6 +20,7 @@ class Server:
         self._served = served
         self._listener: asyncio.Server | None = None
         self._sweeper: asyncio.TimerHandle | None = None
+        self._stopping: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listens; returns the port, which is another one than `port` where that is 0. Raises OSError."""
@@ -33,8 +34,16 @@ class Server:
         for connection in self._served.connections:
             connection.go_away(at_once=False)
 
-    async def stop(self, seconds: float) -> None:
-        """Finishes accepted unary calls, for `seconds` at most, ends streams and closes every connection."""
+    def stop(self, seconds: float) -> None:
+        """Begins to finish accepted unary calls, for `seconds` at most, to end streams and close every connection."""
+        self._stopping = asyncio.get_running_loop().create_task(self._stop(seconds))
+
+    async def stopped(self) -> None:
+        """Returns when all is finished that `stop` began; at once where it was not called."""
+        if self._stopping is not None:
+            await self._stopping
+
+    async def _stop(self, seconds: float) -> None:
         if self._listener is not None:
             self._listener.close()
         if self._sweeper is not None:

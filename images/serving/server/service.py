@@ -94,7 +94,7 @@ class Services:
 
     @property
     def _ready(self) -> bool:
-        return self._server.state == "ready"
+        return self._server.state == "ready" and not self._server.stuck
 
     def _telling(self, service: str, name: str, tell: Callable[[Any], object]) -> Unary:
         method = self._messages.pool.FindServiceByName(service).FindMethodByName(name)

@@ -134,18 +134,12 @@ async def _serve(
 
     def stop() -> None:
         server.should_exit = True
-        stopping.append(loop.create_task(grpc.stop(_LONGEST_DRAIN_SECONDS)))
+        grpc.stop(_LONGEST_DRAIN_SECONDS)
 
-    stopping: list[asyncio.Task[None]] = []
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, on_signal, each)
-    for each in (signal.SIGUSR1, signal.SIGUSR2):
-        loop.add_signal_handler(each, log.step, each)
+    _handle_signals(loop, on_signal)
     scheduler.prepared.add_done_callback(lambda done: loop.call_soon_threadsafe(on_prepared, done))
     watching = asyncio.create_task(_watch(app, scheduler, server, settings.stuck))
-    await grpc.start("0.0.0.0", rpc.PORT)  # noqa: S104 (as above)
-    await server.serve()
-    await asyncio.gather(*stopping)
+    await _answer(server, grpc)
     watching.cancel()
     if scheduler.prepared.done():
         scheduler.prepared.result()
@@ -159,6 +153,20 @@ async def _serve(
                 f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
                 "Find out with `inv bench` how long it should take."
             )
+
+
+async def _answer(server: Server, grpc: rpc.Server) -> None:
+    """Answers over both protocols until both have finished what they accepted."""
+    await grpc.start("0.0.0.0", rpc.PORT)  # noqa: S104 (as above)
+    await server.serve()
+    await grpc.stopped()
+
+
+def _handle_signals(loop: asyncio.AbstractEventLoop, on_end: Callable[[int], None]) -> None:
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, on_end, each)
+    for each in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(each, log.step, each)
 
 
 async def _watch(app: App, scheduler: Scheduler, server: Server, stuck: float) -> None:

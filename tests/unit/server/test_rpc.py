@@ -474,7 +474,8 @@ def test_draining_sends_clients_elsewhere_and_finishes_what_was_accepted(stage: 
         await asyncio.sleep(0)
         server.drain()
         assert stage.reader.went_away == [2**31 - 1]
-        await server.stop(0.05)
+        server.stop(0.05)
+        await server.stopped()
         assert stage.reader.answers[3].status == Code.UNAVAILABLE
         assert 1 not in stage.reader.answers
         assert transport.closed
