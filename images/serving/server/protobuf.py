@@ -49,13 +49,12 @@ class Request:
     raw: bool
 
 
-def parse(contract: Contract, message: Any) -> Request:
-    """Reads a ModelInferRequest that is for this model.
+def parse(contract: Contract, message: Any, raw: Sequence[memoryview]) -> Request:
+    """Reads a ModelInferRequest that is for this model, and whose raw contents were taken out of it.
 
     Raises:
         Refusal: 400, naming the field, what was expected and what came.
     """
-    raw = message.raw_input_contents
     entries = message.inputs
     if raw and len(raw) != len(entries):
         raise Refusal(400, f"raw_input_contents: expected one for each of {len(entries)} inputs, got {len(raw)}.")
@@ -72,7 +71,7 @@ def parse(contract: Contract, message: Any) -> Request:
     return Request(message=message, inputs=inputs, outputs=_outputs(contract, message.outputs), raw=bool(raw))
 
 
-def _input(index: int, entry: Any, tensor: Tensor, raw: bytes | None) -> Input:
+def _input(index: int, entry: Any, tensor: Tensor, raw: memoryview | None) -> Input:
     field = f"inputs[{index}] ({tensor.name})"
     tensors.check_datatype(field, entry.datatype, tensor)
     shape = tensors.check_shape(field, tuple(entry.shape), tensor)
@@ -81,9 +80,8 @@ def _input(index: int, entry: Any, tensor: Tensor, raw: bytes | None) -> Input:
         return tensor.datatype.name, shape, _typed(f"{field}.contents", entry.contents, tensor, shape)
     if entry.HasField("contents"):
         raise Refusal(400, f"{field}.contents: expected none beside raw_input_contents.")
-    content = memoryview(raw)
-    tensors.check_raw(f"raw_input_contents[{index}] ({tensor.name})", content, tensor, shape)
-    return tensor.datatype.name, shape, content
+    tensors.check_raw(f"raw_input_contents[{index}] ({tensor.name})", raw, tensor, shape)
+    return tensor.datatype.name, shape, raw
 
 
 def _typed(field: str, contents: Any, tensor: Tensor, shape: tuple[int, ...]) -> Bytes:

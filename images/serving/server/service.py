@@ -17,12 +17,15 @@ from server.contract import Contract
 from server.messages import Messages
 from server.refusal import Refusal
 from server.status import Code, Failed
+from server.unpacked import unpacked
 
 _SERVICE = "inference.GRPCInferenceService"
 _HEALTH = "grpc.health.v1.Health"
 _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 # How soon a watcher learns that the state changed.
 _WATCH_SECONDS = 0.2
+# A request that is no inference says little.
+_LARGEST = 2**16
 
 
 class Stateful(Protocol):
@@ -102,6 +105,8 @@ class Services:
         response = self._messages.get(method.output_type.full_name)
 
         async def answer(content: bytes, _: float | None) -> bytes:
+            if len(content) > _LARGEST:
+                raise Refusal(413, f"the message: at most {_LARGEST} bytes are taken, got {len(content)}.")
             told: bytes = ParseDict(tell(_parsed(request, content)), response()).SerializeToString()
             return told
 
@@ -124,11 +129,12 @@ class Services:
             raise Refusal(404, told)
 
     async def _infer(self, content: bytes, deadline: float | None) -> bytes:
-        message = _parsed(self._request, content)
+        rest, raw = unpacked(content)
+        message = _parsed(self._request, rest)
         self._refuse_others(message.model_name, message.model_version)
         if self._server.state == "loading":
             raise Refusal(503, f"Model {self._contract.name!r} is loading; ask again when ServerReady says so.")
-        request = protobuf.parse(self._contract, message)
+        request = protobuf.parse(self._contract, message, raw)
         if self._deadline is not None:
             longest = time.monotonic() + self._deadline
             deadline = longest if deadline is None else min(deadline, longest)

@@ -282,7 +282,7 @@ def test_wrong_requests_are_refused_with_the_reason(stage: Stage, wrong: str) ->
 def test_what_is_no_message_is_an_invalid_argument(stage: Stage, content: bytes) -> None:
     answer = stage.call(INFER, content)
     assert answer.status == Code.INVALID_ARGUMENT
-    assert "the message: not a inference.ModelInferRequest" in answer.headers["grpc-message"]
+    assert answer.headers["grpc-message"].startswith("the message: ")
 
 
 @pytest.mark.parametrize(

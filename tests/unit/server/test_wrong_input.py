@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from server import compression, contract, protobuf, request, status
 from server.contract import Contract
 from server.messages import Messages
 from server.refusal import Refusal
+from server.unpacked import unpacked
 from tests.unit.server import grpc_frames, models, wire
 from tests.unit.server.test_rpc import INFER, Make, make  # noqa: F401 (a fixture)
 
@@ -67,7 +69,51 @@ def test_deep_json_is_refused(described: Contract, depth: int, brackets: str) ->
 def test_messages_are_taken_or_refused(described: Contract, protocols: Messages, content: st.DataObject) -> None:
     kind = protocols.pool.FindMessageTypeByName("inference.ModelInferRequest")
     message = content.draw(wire.messages_of(protocols, kind))
-    assert _refused(lambda: protobuf.parse(described, message)) in {None, 400}
+    rest, raw = unpacked(message.SerializeToString())
+    whole = protocols.get("inference.ModelInferRequest").FromString(rest)
+    assert [bytes(each) for each in raw] == list(message.raw_input_contents)
+    whole.raw_input_contents.extend(map(bytes, raw))
+    assert whole.SerializeToString(deterministic=True) == message.SerializeToString(deterministic=True)
+    assert _refused(lambda: protobuf.parse(described, message, raw)) in {None, 400}
+
+
+@_MANY
+@given(content=st.binary(max_size=60))
+def test_what_is_no_message_is_refused_as_protobuf_does(protocols: Messages, content: bytes) -> None:
+    kind = protocols.get("inference.ModelInferRequest")
+    try:
+        rest, raw = unpacked(content)
+    except Refusal as refusal:
+        # Groups, which proto3 does not have, are more than is taken.
+        if "wire type" not in str(refusal):
+            with pytest.raises(DecodeError):
+                kind.FromString(content)
+    else:
+        assert len(rest) + sum(map(len, raw)) <= len(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "told"),
+    [
+        (b"\x2a\0" * 5000, 413, "at most 4096 fields"),
+        (b"\x2a\x85\x80\x80\x02" + bytes(2**22 + 5), 413, "send the tensors as raw_input_contents"),
+        (b"\x3a\x05abc", 400, "ends 2 bytes after the message"),
+        (b"\x3a" + b"\xff" * 11, 400, "no number"),
+        (b"\x3b", 400, "wire type 3"),
+    ],
+)
+def test_messages_that_would_take_much_memory_are_refused(content: bytes, status: int, told: str) -> None:
+    with pytest.raises(Refusal, match=told) as refused:
+        unpacked(content)
+    assert refused.value.status == status
+
+
+def test_raw_contents_are_not_copied() -> None:
+    content = b"\x3a\x80\x80\x80\x04" + bytes(2**23) + b"\x0a\1x" + b"\x3a\1y"
+    rest, raw = unpacked(content)
+    assert rest == b"\x0a\1x"
+    assert [len(each) for each in raw] == [2**23, 1]
+    assert all(each.obj is content for each in raw)
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
