@@ -9,6 +9,7 @@ namespace torchyard {
 namespace {
 
 constexpr size_t kOutgoing = 1 << 18;
+constexpr size_t kFirstRoom = 1 << 16;
 // Windows that do not slow down large tensors; what a connection may really hold is limited by its messages.
 constexpr int32_t kStreamWindow = 1 << 20;
 constexpr int32_t kConnectionWindow = 1 << 24;
@@ -234,6 +235,7 @@ void Session::take(int32_t id, Call& call, const uint8_t* data, size_t size) {
       }
     }
     const size_t part = std::min(size, call.message_size - call.received);
+    make_room(call, call.received + part);
     std::memcpy(PyBytes_AS_STRING(call.message.ptr()) + call.received, data, part);
     call.received += part;
     held_ += part;
@@ -247,7 +249,7 @@ void Session::take(int32_t id, Call& call, const uint8_t* data, size_t size) {
   }
 }
 
-// Makes room for the message that a whole prefix announces; false where that is refused.
+// Begins the message that a whole prefix announces; false where that is refused.
 bool Session::begin_message(int32_t id, Call& call) {
   size_t announced = 0;
   for (int index = 1; index < 5; ++index) {
@@ -258,15 +260,29 @@ bool Session::begin_message(int32_t id, Call& call) {
     events_.append(py::make_tuple(static_cast<int>(kTooLarge), id, announced));
     return false;
   }
-  // The kernel gives memory to what is written, not to what was announced.
-  PyObject* room = PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(announced));
-  if (room == nullptr) {
-    throw py::error_already_set();
-  }
-  call.message = py::reinterpret_steal<py::object>(room);
   call.message_size = announced;
+  make_room(call, 0);
   unfinished_ += announced;
   return true;
+}
+
+// Memory follows what has come, not what was announced.
+void Session::make_room(Call& call, size_t needed) {
+  const size_t room = call.message ? static_cast<size_t>(PyBytes_GET_SIZE(call.message.ptr())) : 0;
+  if (call.message && needed <= room) {
+    return;
+  }
+  const auto size = static_cast<Py_ssize_t>(std::min(call.message_size, std::max({needed, 2 * room, kFirstRoom})));
+  PyObject* raw = call.message.release().ptr();
+  if (raw == nullptr) {
+    raw = PyBytes_FromStringAndSize(nullptr, size);
+  } else {
+    _PyBytes_Resize(&raw, size);
+  }
+  if (raw == nullptr) {
+    throw py::error_already_set();
+  }
+  call.message = py::reinterpret_steal<py::object>(raw);
 }
 
 void Session::forget_message(Call& call) {

@@ -101,6 +101,7 @@ class Session {
   Call* find(int32_t call);
   void take(int32_t id, Call& call, const uint8_t* data, size_t size);
   bool begin_message(int32_t id, Call& call);
+  void make_room(Call& call, size_t needed);
   void forget_message(Call& call);
   void open(int32_t id, Call& call, std::string_view encoding);
 

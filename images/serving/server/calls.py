@@ -64,6 +64,8 @@ def failure(error: Exception) -> Failed:
     if isinstance(error, Refusal):
         return failed(error)
     log.crash("request-failed", error)
+    if isinstance(error, MemoryError):
+        return Failed(Code.RESOURCE_EXHAUSTED, "The server has not the memory for this request.")
     return Failed(Code.INTERNAL, "The server failed at this request; its log says why.")
 
 

@@ -8,7 +8,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NoReturn
 
 from server import strings, tensors
@@ -55,7 +54,7 @@ def parse(contract: Contract, body: bytes, header_length: int | None) -> Request
         raise Refusal(
             400, f"Inference-Header-Content-Length: it is {header_length}, and the body has {len(body)} bytes."
         )
-    head = _json(body) if header_length is None else _head(body[:header_length])
+    head = _json(body if header_length is None else body[:header_length])
     binary = Binary(memoryview(b"" if header_length is None else body)[header_length or 0 :])
     inputs = _inputs(contract, _list(head, "inputs"), binary)
     binary.refuse_rest()
@@ -99,15 +98,6 @@ def _json(content: bytes) -> dict[str, Any]:
     if not isinstance(head, dict):
         raise Refusal(400, f"the body: expected a JSON object, got {kind_of(head)}.")
     return head
-
-
-def _head(content: bytes) -> dict[str, Any]:
-    """The JSON before binary tensors. Clients send the same again and again, which is why it is remembered."""
-    return _known(content) if len(content) <= _SMALL else _json(content)
-
-
-_SMALL = 2**11
-_known = lru_cache(maxsize=256)(_json)
 
 
 def _id(head: dict[str, Any]) -> str | None:

@@ -99,6 +99,10 @@ class Connection(asyncio.Protocol):
             self._flush()
             self.close()
             return
+        except MemoryError as error:
+            log.crash("grpc-out-of-memory", error)
+            self.abort()
+            return
         self._count(self._session.held)
         if self._served.held > self._served.limits.held:
             self._end_unfinished()

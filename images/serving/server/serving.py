@@ -148,11 +148,7 @@ async def _serve(
                 task.cancel()
             else:
                 await task
-        if not scheduler.stop(_LAST_RUN_SECONDS):
-            raise RunStuck(
-                f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
-                "Find out with `inv bench` how long it should take."
-            )
+        _end(scheduler)
 
 
 async def _answer(server: Server, grpc: rpc.Server) -> None:
@@ -160,6 +156,14 @@ async def _answer(server: Server, grpc: rpc.Server) -> None:
     await grpc.start("0.0.0.0", rpc.PORT)  # noqa: S104 (as above)
     await server.serve()
     await grpc.stopped()
+
+
+def _end(scheduler: Scheduler) -> None:
+    if not scheduler.stop(_LAST_RUN_SECONDS):
+        raise RunStuck(
+            f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
+            "Find out with `inv bench` how long it should take."
+        )
 
 
 def _handle_signals(loop: asyncio.AbstractEventLoop, on_end: Callable[[int], None]) -> None:
