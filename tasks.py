@@ -241,7 +241,7 @@ def audit(_: Context, model: str = "", image: str = "", force: bool = False) -> 
 
 @command(model=_MODEL, image="any serving image, instead of a model's", force=_FORCE)
 def smoke(_: Context, model: str = "", image: str = "", force: bool = False) -> None:
-    """Run an image under the production contract and hold it to its samples over HTTP."""
+    """Run an image under the production contract and hold it to its samples over HTTP and gRPC."""
     if image:
         limits = Limits(memory=1024, cpus=2, pids=256)
         verdict = judge_container(image, limits=limits, engine=connect())
@@ -250,11 +250,11 @@ def smoke(_: Context, model: str = "", image: str = "", force: bool = False) -> 
     _tell(verdict)
 
 
-@command(model=_MODEL, port="on loopback")
-def serve(_: Context, model: str, port: int = 8080) -> None:
+@command(model=_MODEL, port="on loopback, for HTTP", grpc_port="on loopback, for gRPC")
+def serve(_: Context, model: str, port: int = 8080, grpc_port: int = 8081) -> None:
     """Run the built image on loopback under the production contract, until Ctrl-C."""
     image = _line(model).assemble
-    serve_image(image, port=port, engine=connect(), build=BUILD / image.archive.trained.spec.name)
+    serve_image(image, port=port, grpc_port=grpc_port, engine=connect(), build=BUILD / image.archive.trained.spec.name)
 
 
 @command(

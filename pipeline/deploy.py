@@ -18,7 +18,7 @@ _READY_SECONDS = 60
 _ASK_SECONDS = 0.5
 
 
-def serve(image: ServingImage, *, port: int, engine: Engine, build: Path) -> None:
+def serve(image: ServingImage, *, port: int, grpc_port: int, engine: Engine, build: Path) -> None:
     """Serves until interrupted; prints a curl line that sends the first sample, which is kept in `build`.
 
     Raises:
@@ -28,10 +28,13 @@ def serve(image: ServingImage, *, port: int, engine: Engine, build: Path) -> Non
     body = build / "request.json"
     records.write_atomic(body, json.dumps(first_request(image)) + "\n")
     limits = image.archive.trained.spec.serving
-    with engine.serve(image.tag, name=f"torchyard-{name}", port=port, limits=limits) as serving:
+    with engine.serve(image.tag, name=f"torchyard-{name}", port=port, grpc_port=grpc_port, limits=limits) as serving:
         wait_until_ready(serving)
         shown = body.relative_to(Path.cwd()) if body.is_relative_to(Path.cwd()) else body
-        say(f"{image.tag} is ready at http://{serving.address} and stops with Ctrl-C. Try:")
+        say(
+            f"{image.tag} is ready at http://{serving.address} (gRPC: {serving.grpc_address}) "
+            "and stops with Ctrl-C. Try:"
+        )
         say(f"  curl --data @{shown} http://{serving.address}/v2/models/{name}/infer")
         while (ended := serving.ended()) is None:
             time.sleep(1)

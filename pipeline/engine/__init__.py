@@ -142,6 +142,11 @@ class Serving(Protocol):
         """When the engine started its process, in seconds since the epoch."""
         ...
 
+    @property
+    def grpc_address(self) -> str:
+        """Where it listens for gRPC, as `127.0.0.1:port`."""
+        ...
+
     def ended(self) -> str | None:
         """None while it runs, else its exit code and last lines."""
         ...
@@ -230,10 +235,12 @@ class Engine(Protocol):
         """
         ...
 
-    def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> AbstractContextManager["Serving"]:
+    def serve(
+        self, reference: str, *, name: str, port: int, limits: Limits, grpc_port: int = 0
+    ) -> AbstractContextManager["Serving"]:
         """Runs a serving image under the production contract and removes the container at the end.
 
-        Its port 8080 is published on loopback `port`; 0 lets the engine choose.
+        Its ports 8080 and 8081 are published on loopback `port` and `grpc_port`; 0 lets the engine choose.
         """
         ...
 

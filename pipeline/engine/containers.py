@@ -31,9 +31,16 @@ class DockerServing:
 
     @property
     def address(self) -> str:
+        return self._published("8080/tcp")
+
+    @property
+    def grpc_address(self) -> str:
+        return self._published("8081/tcp")
+
+    def _published(self, port: str) -> str:
         with engine_errors():
             self._container.reload()
-            bindings = self._container.ports.get("8080/tcp")
+            bindings = self._container.ports.get(port)
         if not bindings:
             raise EngineError(f"The container does not listen: {self.ended() or 'its port is not published'}")
         return f"127.0.0.1:{bindings[0]['HostPort']}"

@@ -195,8 +195,9 @@ class DockerEngine:
             remove(container)
 
     @contextmanager
-    def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:
-        container = self._start(reference, name, port, limits)
+    def serve(self, reference: str, *, name: str, port: int, limits: Limits, grpc_port: int = 0) -> Iterator[Serving]:
+        ports = {"8080/tcp": ("127.0.0.1", port), "8081/tcp": ("127.0.0.1", grpc_port)}
+        container = self._start(reference, name, ports, limits)
         try:
             yield DockerServing(container)
         finally:
@@ -264,11 +265,14 @@ class DockerEngine:
                 self._client.networks.create(NETWORK, driver="bridge", options=options, labels={LABEL: "network"})
         return NETWORK
 
-    def _start(self, reference: str, name: str, port: int, limits: Limits) -> Container:
+    def _start(self, reference: str, name: str, ports: dict[str, tuple[str, int]], limits: Limits) -> Container:
         network = self.serving_network()
         with engine_errors():
             container = self._client.containers.create(
-                reference, name=name, ports={"8080/tcp": ("127.0.0.1", port)}, **production(limits, network)
+                reference,
+                name=name,
+                ports=ports,
+                **production(limits, network),
             )
             try:
                 container.start()

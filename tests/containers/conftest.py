@@ -107,10 +107,11 @@ def broken_libraries(engine: DockerEngine, toolchain: Image, tmp_path_factory: p
 
 @dataclass(frozen=True)
 class Running:
-    """A container of the runtime image with a model mounted, and where it listens."""
+    """A container of the runtime image with a model mounted, and where it listens for HTTP and for gRPC."""
 
     container: Container
     address: str
+    grpc: str
 
     def url(self, path: str) -> str:
         return f"http://{self.address}/{path}"
@@ -175,14 +176,14 @@ def start(engine: DockerEngine, runtime: Image) -> Start:
             runtime.digest,
             detach=True,
             environment=environment,
-            ports={"8080/tcp": ("127.0.0.1", 0)},
+            ports={"8080/tcp": ("127.0.0.1", 0), "8081/tcp": ("127.0.0.1", 0)},
             mounts=[DockerMount("/model", str(folder), type="bind", read_only=True)],
             **production(SERVING, engine.serving_network()),
         )
         try:
             container.reload()
-            bindings = container.ports.get("8080/tcp") or [{"HostPort": "0"}]
-            yield Running(container, f"127.0.0.1:{bindings[0]['HostPort']}")
+            http, grpc = (container.ports.get(f"{port}/tcp") or [{"HostPort": "0"}] for port in (8080, 8081))
+            yield Running(container, f"127.0.0.1:{http[0]['HostPort']}", f"127.0.0.1:{grpc[0]['HostPort']}")
         finally:
             container.remove(force=True)
 

@@ -97,6 +97,72 @@ class Centred(nn.Module):  # type: ignore[misc]
         return x * 2 - (x - x.mean(0)) if x.size(0) > 1 else x * 2
 
 
+DATATYPES = {
+    "BOOL": torch.bool,
+    "UINT8": torch.uint8,
+    "UINT16": torch.uint16,
+    "UINT32": torch.uint32,
+    "UINT64": torch.uint64,
+    "INT8": torch.int8,
+    "INT16": torch.int16,
+    "INT32": torch.int32,
+    "INT64": torch.int64,
+    "FP16": torch.float16,
+    "BF16": torch.bfloat16,
+    "FP32": torch.float32,
+    "FP64": torch.float64,
+}
+
+
+class Every(nn.Module):  # type: ignore[misc]
+    """Tensors of every datatype as they came, in a dict in another order, and the sum of two numbers."""
+
+    def forward(  # noqa: PLR0917
+        self,
+        one: Tensor,
+        bools: Tensor,
+        u8: Tensor,
+        u16: Tensor,
+        u32: Tensor,
+        u64: Tensor,
+        i8: Tensor,
+        i16: Tensor,
+        i32: Tensor,
+        i64: Tensor,
+        f16: Tensor,
+        bf16: Tensor,
+        f32: Tensor,
+        f64: Tensor,
+        other: Tensor,
+    ) -> dict[str, Tensor]:
+        return {
+            "FP64": f64,
+            "FP32": f32,
+            "BF16": bf16,
+            "FP16": f16,
+            "sum": one + other,
+            "INT64": i64,
+            "INT32": i32,
+            "INT16": i16,
+            "INT8": i8,
+            "UINT64": u64,
+            "UINT32": u32,
+            "UINT16": u16,
+            "UINT8": u8,
+            "BOOL": bools,
+        }
+
+
+class Patient(nn.Module):  # type: ignore[misc]
+    """x after about as many milliseconds on one core."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        work = torch.ones(384, 384)
+        for _ in range(int(x.max())):
+            work = (work @ work).clamp(max=1.0)
+        return x + (0 * work.sum()).to(torch.int64)
+
+
 class Words(nn.Module):  # type: ignore[misc]
     """Each text with an exclamation mark, and its length in bytes; of what begins with "cut:" the first five bytes."""
 
@@ -135,6 +201,24 @@ def main(out: Path) -> None:
     samples = {f"{i}/input/x": x for i, x in enumerate(inputs)} | {f"{i}/output/y": x * 2 for i, x in enumerate(inputs)}
     for name, module in (("centred", Centred()), ("doubled", Double())):
         _write(out / name, module, samples, inputs=[{"name": "x", **rows}], outputs=[{"name": "y", **rows}])
+    times = {"datatype": "INT64", "shape": [1]}
+    samples = {"0/input/x": torch.tensor([1]), "0/output/y": torch.tensor([1])}
+    _write(out / "patient", Patient(), samples, inputs=[{"name": "x", **times}], outputs=[{"name": "y", **times}])
+
+    _write_every(out / "every")
+    torch.manual_seed(0)
+    perceptron = nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 5)).eval()
+    inputs = [torch.randn(rows, 10) for rows in (1, 3)]
+    samples = {f"{i}/input/x": x for i, x in enumerate(inputs)}
+    samples |= {f"{i}/output/y": perceptron(x).detach() for i, x in enumerate(inputs)}
+    _write(
+        out / "perceptron",
+        perceptron,
+        samples,
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [-1, 10]}],
+        outputs=[{"name": "y", "datatype": "FP32", "shape": [-1, 5]}],
+        batching={"max_size": 64, "max_delay_ms": 0},
+    )
 
     samples = {
         "0/input/text": _bytes("good film", "日本"),
@@ -144,6 +228,17 @@ def main(out: Path) -> None:
     texts = [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in ("text", "loud")]
     lengths = {"name": "length", "datatype": "INT64", "shape": [-1]}
     _write(out / "words", Words(), samples, inputs=texts[:1], outputs=[texts[1], lengths])
+
+
+def _write_every(folder: Path) -> None:
+    scalar = {"datatype": "FP64", "shape": []}
+    tensors = [{"name": name, "datatype": name, "shape": [-1, -1]} for name in DATATYPES]
+    samples = {f"0/input/{name}": torch.ones(1, 2).to(dtype) for name, dtype in DATATYPES.items()}
+    samples |= {key.replace("input", "output"): value.clone() for key, value in samples.items()}
+    samples |= {"0/input/one": torch.tensor(1.0, dtype=torch.float64), "0/input/other": torch.tensor(2.0).double()}
+    samples["0/output/sum"] = torch.tensor(3.0, dtype=torch.float64)
+    inputs = [{"name": "one", **scalar}, *tensors, {"name": "other", **scalar}]
+    _write(folder, Every(), samples, inputs=inputs, outputs=[*tensors, {"name": "sum", **scalar}])
 
 
 def _write(folder: Path, module: nn.Module, samples: dict[str, Tensor], **tensors: Any) -> None:

@@ -53,7 +53,7 @@ def test_the_real_engine_keeps_the_contract_of_the_fake(engine: DockerEngine, ru
 
 def test_ready_and_healthy(server: Running) -> None:
     assert requests.get(server.url("v2/health/live"), timeout=5).json() == {"live": True}
-    assert requests.get(server.url("v2"), timeout=5).json()["extensions"] == ["binary_tensor_data"]
+    assert "binary_tensor_data" in requests.get(server.url("v2"), timeout=5).json()["extensions"]
     code, output = server.container.exec_run([PYTHON, "-m", "server.health"])
     assert (code, output) == (0, b"")
 

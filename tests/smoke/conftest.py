@@ -21,6 +21,7 @@ from pipeline.artifacts import Limits
 from pipeline.engine.docker import DockerEngine, connect, production
 
 PORT = 8080
+GRPC_PORT = 8081
 # An image is given this long to load, replay its samples and warm up.
 READY_SECONDS = 60.0
 
@@ -39,10 +40,12 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """A container that is ready: where it listens, the seconds that took, and its health right after the start."""
+    """A container that is ready: where it listens for HTTP and for gRPC, the seconds that took, and its health right
+    after the start."""
 
     container: Container
     address: str
+    grpc_address: str
     ready_after: float
     health_at_start: str
 
@@ -138,17 +141,27 @@ def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Servi
     settings = production(limits, engine.serving_network())
     server = DockerContainer(image)
     server.tmpfs = settings.pop("tmpfs")
-    server.ports = {f"{PORT}/tcp": ("127.0.0.1", 0)}  # type: ignore[dict-item]
+    server.ports = {f"{port}/tcp": ("127.0.0.1", 0) for port in (PORT, GRPC_PORT)}  # type: ignore[misc]
     started = time.monotonic()
     with server.with_kwargs(**settings):
         container = server.get_wrapped_container()
         container.reload()
-        bindings = container.ports[f"{PORT}/tcp"]
-        assert bindings, "the port is not published"
+        address, grpc_address = (_published(container, port) for port in (PORT, GRPC_PORT))
         health = str(container.attrs["State"]["Health"]["Status"])
-        address = f"127.0.0.1:{bindings[0]['HostPort']}"
         seconds = _wait_until_ready(container, address, started)
-        yield Serving(container=container, address=address, ready_after=seconds, health_at_start=health)
+        yield Serving(
+            container=container,
+            address=address,
+            grpc_address=grpc_address,
+            ready_after=seconds,
+            health_at_start=health,
+        )
+
+
+def _published(container: Container, port: int) -> str:
+    bindings = container.ports[f"{port}/tcp"]
+    assert bindings, f"port {port} is not published"
+    return f"127.0.0.1:{bindings[0]['HostPort']}"
 
 
 def _wait_until_ready(container: Container, address: str, started: float) -> float:

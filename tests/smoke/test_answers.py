@@ -1,11 +1,13 @@
 """The samples over the wire: the container answers what the trained model answered."""
 
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+from tritonclient import grpc as triton_grpc
 from tritonclient import http as triton
 
 from tests.smoke.conftest import Deviation, Sample, Serving, assert_agrees
@@ -69,8 +71,22 @@ def test_samples_agree_in_json(serving: Serving, contract: dict[str, Any], sampl
             assert_agrees(tensor, sample.outputs[output["name"]], contract["tolerance"])
 
 
-def _tensor(contract: dict[str, Any], name: str, value: np.ndarray[Any, Any]) -> triton.InferInput:
+def test_samples_agree_over_grpc(serving: Serving, contract: dict[str, Any], samples: list[Sample]) -> None:
+    with triton_grpc.InferenceServerClient(serving.grpc_address) as client:
+        metadata = client.get_model_metadata(contract["name"], as_json=True)
+        assert [tensor["name"] for tensor in metadata["inputs"]] == [tensor["name"] for tensor in contract["inputs"]]
+        for sample in samples:
+            inputs = [_tensor(contract, name, x, triton_grpc) for name, x in sample.inputs.items()]
+            answer = client.infer(contract["name"], inputs, request_id="smoke")
+            assert answer.get_response().id == "smoke"
+            for name, expected in sample.outputs.items():
+                assert_agrees(answer.as_numpy(name), expected, contract["tolerance"])
+
+
+def _tensor(
+    contract: dict[str, Any], name: str, value: np.ndarray[Any, Any], module: ModuleType = triton
+) -> triton.InferInput:
     datatype = next(tensor["datatype"] for tensor in contract["inputs"] if tensor["name"] == name)
-    tensor = triton.InferInput(name, list(value.shape), datatype)
+    tensor = module.InferInput(name, list(value.shape), datatype)
     tensor.set_data_from_numpy(value)
     return tensor

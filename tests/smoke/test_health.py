@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 import requests
+from tritonclient import grpc as triton_grpc
 
 from tests.smoke.conftest import Serving
 
@@ -20,6 +21,12 @@ def test_health_goes_from_starting_to_healthy(serving: Serving) -> None:
 @pytest.mark.parametrize("path", ["v2/health/live", "v2/health/ready", "v2", "v2/"])
 def test_server_answers(serving: Serving, path: str) -> None:
     assert requests.get(serving.url(path), timeout=5).status_code == 200
+
+
+def test_grpc_is_ready(serving: Serving) -> None:
+    with triton_grpc.InferenceServerClient(serving.grpc_address) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
 
 
 def test_memory_at_rest(serving: Serving, record_testsuite_property: Callable[[str, object], None]) -> None:

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import grpc
 import pytest
 import requests
 from tritonclient.utils import serialize_byte_tensor
@@ -78,6 +79,21 @@ def test_binary_that_ends_wrongly_is_a_4xx(
         timeout=30,
     )
     _assert_refused(response)
+
+
+@pytest.mark.parametrize(
+    ("method", "content", "code"),
+    [
+        ("ModelInfer", b"\xff", grpc.StatusCode.INVALID_ARGUMENT),
+        ("ModelInfer", b"\x0a\x06nobody", grpc.StatusCode.NOT_FOUND),
+        ("Nothing", b"", grpc.StatusCode.UNIMPLEMENTED),
+    ],
+)
+def test_bad_call_has_the_right_code(serving: Serving, method: str, content: bytes, code: grpc.StatusCode) -> None:
+    with grpc.insecure_channel(serving.grpc_address) as channel, pytest.raises(grpc.RpcError) as refused:
+        channel.unary_unary(f"/inference.GRPCInferenceService/{method}")(content, timeout=30)
+    assert refused.value.code() == code
+    assert refused.value.details()
 
 
 def _body(tensor: dict[str, Any]) -> bytes:

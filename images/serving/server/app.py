@@ -6,15 +6,18 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from server import log, response
+from server import compression, describing, log, response
 from server.answers import Answer, ModelFailed
 from server.body import Bodies, Disconnected, Receive
+from server.compression import Encoding
 from server.contract import Contract
 from server.elsewhere import LARGE, Elsewhere
 from server.engine import Input
 from server.refusal import Refusal
-from server.request import Request, parse
+from server.repeated import Parser
+from server.request import Request, only_ready
 from server.routes import Routes, as_json
+from server.statistics import Statistics
 
 Message: TypeAlias = dict[str, Any]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
@@ -30,7 +33,9 @@ _JSON: Header = (b"content-type", b"application/json")
 
 
 class Inference(Protocol):
-    """Where the model runs."""
+    """Where the model runs, and what is counted there."""
+
+    statistics: Statistics
 
     async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
         """Runs the model on inputs in forward()'s order, unless `deadline`, an instant of time.monotonic(), has passed.
@@ -54,9 +59,12 @@ class Reply:
 @dataclass(slots=True)
 class _Told:
     """What the headers of an inference say: the length of the JSON before binary tensors, or None where the body has
-    none, and the seconds that its client waits. Beside that the request's id, once it is known."""
+    none, how the body is compressed and how the answer may be, and the seconds that its client waits. Beside that the
+    request's id, once it is known."""
 
     length: int | None = None
+    encoding: Encoding | None = None
+    accepted: Encoding | None = None
     seconds: float | None = None
     id: str | None = None
 
@@ -84,13 +92,14 @@ class App:
         self.stuck = False
         self._contract = contract
         self._inference = inference
+        self._parser = Parser(contract)
         self._bodies = bodies
         self._elsewhere = elsewhere
         self._deadline = deadline
         self._slow = slow
         self._slow_told = -_SLOW_SECONDS
         self._slow_since = 0
-        self._routes = Routes(contract)
+        self._routes = Routes(contract, inference.statistics)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Serves one request (ASGI 3)."""
@@ -133,24 +142,36 @@ class App:
             raise Refusal(503, "Not live: a run of the model takes longer than TORCHYARD_STUCK_SECONDS.")
         if route.action == "ready" and (self.state != "ready" or self.stuck):
             raise Refusal(503, f"Not ready: {'stuck' if self.stuck else self.state}.")
-        return Reply(200, route.body)
+        if route.action == "index":
+            return await self._index(receive)
+        body = route.tell() if route.tell else route.body
+        return Reply(200, body, ((b"content-type", route.content_type),))
+
+    async def _index(self, receive: Receive) -> Reply:
+        body = await self._bodies.read(receive)
+        self._bodies.release(len(body))
+        return Reply(200, as_json(describing.index(self._contract, self.state, ready=only_ready(body))))
 
     async def _infer(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
         _read(scope["headers"], told)
         body = await self._bodies.read(receive)
+        held = len(body)
         try:
             if self.state == "loading":
                 name = self._contract.name
                 raise Refusal(503, f"Model {name!r} is loading; ask again when /v2/health/ready says 200.")
+            if told.encoding:
+                body = await compression.inflated("the body", told.encoding, body, most=self._bodies.largest)
             large = (len(body) if told.length is None else told.length) > LARGE
             if large and self._elsewhere:
                 request = await self._elsewhere.parse(body, told.length)
             else:
-                request = parse(self._contract, body, told.length)
+                request = self._parser.parse(body, told.length)
             told.id = request.id
-            return self._rendered(request, await self._answers(request, began, told))
+            reply = self._rendered(request, await self._answers(request, began, told))
+            return await _compressed(reply, told.accepted) if told.accepted else reply
         finally:
-            self._bodies.release(len(body))
+            self._bodies.release(held)
 
     async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
         seconds = self._deadline
@@ -172,8 +193,15 @@ class App:
         return Reply(200, rendered.body, binary)
 
 
+async def _compressed(reply: Reply, encoding: Encoding) -> Reply:
+    if len(reply.body) < compression.SMALLEST:
+        return reply
+    headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+    return Reply(reply.status, await compression.deflated(encoding, reply.body), headers)
+
+
 def _told_with(refusal: Refusal) -> Iterator[Header]:
-    if refusal.allow:
+    if refusal.status == 405:
         yield b"allow", refusal.allow.encode()
     if refusal.retry_after is not None:
         yield b"retry-after", b"%d" % refusal.retry_after
@@ -183,16 +211,17 @@ def _read(headers: Sequence[Header], told: _Told) -> None:
     """Reads what an inference says in its headers.
 
     Raises:
-        Refusal: 400 where a number is none, 415 for a compressed body.
+        Refusal: 400 where a number is none, 415 for a body that is compressed in a way that is not known here.
     """
     for name, value in headers:
         if name == _HEADER_LENGTH:
             told.length = _number("Inference-Header-Content-Length", value, "of bytes")
         elif name == _TIMEOUT:
             told.seconds = _number("X-Envoy-Expected-Rq-Timeout-Ms", value, "of milliseconds") / 1e3
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            got = value[:50].decode("latin-1")
-            raise Refusal(415, f"Content-Encoding: this server takes bodies as they are, got {got!r}.")
+        elif name == b"content-encoding":
+            told.encoding = compression.named(value)
+        elif name == b"accept-encoding":
+            told.accepted = compression.accepted(value)
 
 
 def _number(header: str, value: bytes, unit: str) -> int:

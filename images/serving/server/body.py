@@ -17,7 +17,7 @@ class Bodies:
 
     def __init__(self, *, largest: int, most: int) -> None:
         """A body has at most `largest` bytes, and all that are held at a time at most `most`."""
-        self._largest = largest
+        self.largest = largest
         self._most = most
         self.held = 0
 
@@ -34,14 +34,14 @@ class Bodies:
         size, kept, more = 0, 0, True
         full = False
         try:
-            while more and size <= 2 * self._largest:
+            while more and size <= 2 * self.largest:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Disconnected
                 chunk = message.get("body", b"")
                 size, more = size + len(chunk), message.get("more_body", False)
                 full = full or self.held + len(chunk) > self._most
-                if full or size > self._largest:
+                if full or size > self.largest:
                     chunks.clear()
                     self.release(kept)
                     kept = 0
@@ -49,8 +49,8 @@ class Bodies:
                     chunks.append(chunk)
                     self.held += len(chunk)
                     kept += len(chunk)
-            if size > self._largest:
-                raise Refusal(413, f"the body: at most {self._largest} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
+            if size > self.largest:
+                raise Refusal(413, f"the body: at most {self.largest} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
             if full:
                 raise Refusal(
                     503,

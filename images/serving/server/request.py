@@ -8,19 +8,19 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NoReturn
 
-from server import strings
+from server import strings, tensors
 from server.binary import Binary
 from server.contract import Contract, Tensor
 from server.engine import Bytes, Input
 from server.refusal import Refusal
-from server.strings import NotStrings
 from server.values import kind_of, to_bytes
 
-# A tensor of no elements has no bytes that would bound its other dimensions.
-_MOST_ELEMENTS = 2**31
+# What a request tells the server rather than whoever reads the answer.
+OWN_PARAMETERS = frozenset(
+    ("binary_data_output", "priority", "sequence_end", "sequence_id", "sequence_start", "timeout")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,13 @@ class Requested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """`inputs` are in the order of forward()'s arguments, `outputs` in the order in which they are wanted."""
+    """`inputs` are in the order of forward()'s arguments, `outputs` in the order in which they are wanted.
+
+    `parameters` are those that mean nothing to this server: whoever reads the answer gets them back.
+    """
 
     id: str | None
+    parameters: dict[str, Any]
     inputs: tuple[Input, ...]
     outputs: tuple[Requested, ...]
 
@@ -50,11 +54,33 @@ def parse(contract: Contract, body: bytes, header_length: int | None) -> Request
         raise Refusal(
             400, f"Inference-Header-Content-Length: it is {header_length}, and the body has {len(body)} bytes."
         )
-    head = _json(body) if header_length is None else _head(body[:header_length])
+    head = _json(body if header_length is None else body[:header_length])
     binary = Binary(memoryview(b"" if header_length is None else body)[header_length or 0 :])
     inputs = _inputs(contract, _list(head, "inputs"), binary)
     binary.refuse_rest()
-    return Request(id=_id(head), inputs=inputs, outputs=_outputs(contract, head))
+    parameters = _parameters("parameters", head)
+    default = _flag("parameters", parameters, "binary_data_output", default=False)
+    outputs = _outputs(contract, head, default)
+    return Request(id=_id(head), parameters=_echoed(parameters), inputs=inputs, outputs=outputs)
+
+
+def _echoed(parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the protocol allows as parameters, and JSON can say: strings, booleans and finite numbers."""
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name not in OWN_PARAMETERS
+        and (isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)))
+    }
+
+
+def only_ready(body: bytes) -> bool:
+    """Whether a request for the repository's index is about models that are ready only; the body may be empty.
+
+    Raises:
+        Refusal: 400, as above.
+    """
+    return _flag("the body", _json(body), "ready", default=False) if body else False
 
 
 def _refuse_constant(name: str) -> NoReturn:
@@ -72,15 +98,6 @@ def _json(content: bytes) -> dict[str, Any]:
     if not isinstance(head, dict):
         raise Refusal(400, f"the body: expected a JSON object, got {kind_of(head)}.")
     return head
-
-
-def _head(content: bytes) -> dict[str, Any]:
-    """The JSON before binary tensors. Clients send the same again and again, which is why it is remembered."""
-    return _known(content) if len(content) <= _SMALL else _json(content)
-
-
-_SMALL = 2**11
-_known = lru_cache(maxsize=256)(_json)
 
 
 def _id(head: dict[str, Any]) -> str | None:
@@ -103,14 +120,9 @@ def _named(field: str, entry: object, known: Sequence[Tensor], seen: Sequence[st
     """An entry of `inputs` or `outputs` and the tensor of the contract that it names."""
     if not isinstance(entry, dict):
         raise Refusal(400, f"{field}: expected an object, got {kind_of(entry)}.")
-    name = entry.get("name")
-    tensor = next((tensor for tensor in known if tensor.name == name), None)
-    if tensor is None:
-        names = ", ".join(tensor.name for tensor in known)
-        got = json.dumps(name)[:100] if isinstance(name, str) else kind_of(name)
-        raise Refusal(400, f"{field}.name: expected one of {names}, got {got}.")
-    if name in seen:
-        raise Refusal(400, f"{field}.name: {name} is there twice.")
+    tensor = tensors.named(field, entry.get("name"), known)
+    if tensor.name in seen:
+        raise Refusal(400, f"{field}.name: {tensor.name} is there twice.")
     return entry, tensor
 
 
@@ -143,11 +155,8 @@ def _inputs(contract: Contract, entries: list[Any], binary: Binary) -> tuple[Inp
 
 
 def _input(field: str, entry: dict[str, Any], tensor: Tensor, binary: Binary) -> Input:
-    datatype = entry.get("datatype")
-    if datatype != tensor.datatype.name:
-        got = json.dumps(datatype)[:100] if isinstance(datatype, str) else kind_of(datatype)
-        raise Refusal(400, f"{field}.datatype: expected {tensor.datatype.name}, got {got}.")
-    shape = _shape(field, entry.get("shape"), tensor)
+    tensors.check_datatype(field, entry.get("datatype"), tensor)
+    shape = tensors.check_shape(field, entry.get("shape"), tensor)
     parameters = _parameters(f"{field}.parameters", entry)
     if ("data" in entry) == ("binary_data_size" in parameters):
         raise Refusal(400, f"{field}: expected either data or parameters.binary_data_size.")
@@ -159,49 +168,25 @@ def _input(field: str, entry: dict[str, Any], tensor: Tensor, binary: Binary) ->
     return tensor.datatype.name, shape, content
 
 
-def _shape(field: str, shape: object, tensor: Tensor) -> tuple[int, ...]:
-    declared = list(tensor.shape)
-    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
-        raise Refusal(400, f"{field}.shape: expected a list of whole numbers from 0 that fits {declared}.")
-    if not tensor.fits(tuple(shape)):
-        raise Refusal(400, f"{field}.shape: expected {declared}, where -1 is free, got {str(shape)[:200]}.")
-    if 0 in shape and math.prod(size or 1 for size in shape) > _MOST_ELEMENTS:
-        raise Refusal(400, f"{field}.shape: the sizes beside 0 are too large.")
-    if tensor.datatype.kind == "string" and shape[0] > strings.MOST:
-        raise Refusal(400, f"{field}.shape: at most {strings.MOST} strings are taken, got {str(shape[0])[:100]}.")
-    return tuple(shape)
-
-
 def _binary_input(field: str, size: object, tensor: Tensor, shape: tuple[int, ...], binary: Binary) -> memoryview:
     field = f"{field}.parameters.binary_data_size"
+    got = str(size)[:100] if type(size) is int else kind_of(size)
     if tensor.datatype.kind == "string":
-        return _binary_strings(field, size, shape[0], binary)
-    expected = math.prod(shape) * tensor.datatype.size
-    if type(size) is not int or size != expected:
-        got = str(size)[:100] if type(size) is int else kind_of(size)
-        raise Refusal(400, f"{field}: {tensor.datatype.name} of shape {list(shape)} takes {expected}, got {got}.")
-    content = binary.take(field, size)
-    if tensor.datatype.kind == "boolean" and bytes(content).translate(None, b"\0\1"):
-        raise Refusal(400, f"{field}: a BOOL is one byte, 0 or 1, and another value came.")
+        if type(size) is not int or size < 0:
+            raise Refusal(400, f"{field}: expected a number of bytes, got {got}.")
+        if size > strings.LARGEST:
+            raise Refusal(400, f"{field}: {got} bytes of strings, and at most {strings.LARGEST} are taken.")
+        content = binary.take(field, size)
+    else:
+        expected = math.prod(shape) * tensor.datatype.size
+        if type(size) is not int or size != expected:
+            raise Refusal(400, f"{field}: {tensor.datatype.name} of shape {list(shape)} takes {expected}, got {got}.")
+        content = binary.take(field, size)
+    tensors.check_raw(field, content, tensor, shape)
     return content
 
 
-def _binary_strings(field: str, size: object, count: int, binary: Binary) -> memoryview:
-    if type(size) is not int or size < 0:
-        got = str(size)[:100] if type(size) is int else kind_of(size)
-        raise Refusal(400, f"{field}: expected a number of bytes, got {got}.")
-    if size > strings.LARGEST:
-        raise Refusal(400, f"{field}: {str(size)[:100]} bytes of strings, and at most {strings.LARGEST} are taken.")
-    content = binary.take(field, size)
-    try:
-        strings.decode(content, count, longest=strings.LONGEST)
-    except NotStrings as error:
-        raise Refusal(400, f"{field}: {error}.") from error
-    return content
-
-
-def _outputs(contract: Contract, head: dict[str, Any]) -> tuple[Requested, ...]:
-    default = _flag("parameters", _parameters("parameters", head), "binary_data_output", default=False)
+def _outputs(contract: Contract, head: dict[str, Any], default: bool) -> tuple[Requested, ...]:
     entries = _list(head, "outputs") if "outputs" in head else []
     if not entries:
         return tuple(Requested(name=tensor.name, binary=default) for tensor in contract.outputs)

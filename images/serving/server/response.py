@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
 
 from server import strings
 from server.answers import Answer
@@ -33,45 +33,42 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
         Refusal: 406, an output that is wanted as JSON holds NaN or an infinity, which JSON cannot say.
     """
     by_name = {answer.tensor.name: answer for answer in answers}
-    outputs = []
     chunks: list[Bytes] = [b""]
+    outputs = []
     for wanted in request.outputs:
         answer = by_name[wanted.name]
-        output: dict[str, Any] = {
-            "name": wanted.name,
-            "datatype": answer.tensor.datatype.name,
-            "shape": answer.shape,
-        }
         if wanted.binary:
-            output["parameters"] = {"binary_data_size": len(answer.content)}
+            data = f'"parameters":{{"binary_data_size":{len(answer.content)}}}'
             chunks.append(answer.content)
         else:
-            output["data"] = _data(answer)
-        outputs.append(output)
-    head: dict[str, Any] = {"model_name": contract.name, "model_version": contract.version, "outputs": outputs}
-    if request.id is not None:
-        head["id"] = request.id
-    try:
-        chunks[0] = _ENCODER.encode(head).encode()
-    except ValueError as error:
-        raise Refusal(406, _not_json(outputs)) from error
+            data = f'"data":{_data(answer)}'
+        shape = ",".join(map(str, answer.shape))
+        named = f'"name":{_quoted(wanted.name)},"datatype":"{answer.tensor.datatype.name}"'
+        outputs.append(f'{{{named},"shape":[{shape}],{data}}}')
+    model = f'"model_name":{_quoted(contract.name)},"model_version":{_quoted(contract.version)}'
+    identity = "" if request.id is None else f',"id":{_ENCODER.encode(request.id)}'
+    parameters = f',"parameters":{_ENCODER.encode(request.parameters)}' if request.parameters else ""
+    chunks[0] = f'{{{model},"outputs":[{",".join(outputs)}]{identity}{parameters}}}'.encode()
     return Response(body=b"".join(chunks), header_length=len(chunks[0]) if len(chunks) > 1 else None)
 
 
-def _data(answer: Answer) -> Sequence[Value | str]:
+# Names come from the contract, so that there are few.
+_quoted = lru_cache(maxsize=None)(_ENCODER.encode)
+
+
+def _data(answer: Answer) -> str:
     if answer.tensor.datatype.kind == "string":
-        return strings.decode(answer.content)
-    return decode(answer.tensor.datatype, answer.content)
+        return _ENCODER.encode(strings.decode(answer.content))
+    values = decode(answer.tensor.datatype, answer.content)
+    try:
+        return _ENCODER.encode(values)
+    except ValueError as error:
+        raise Refusal(406, _not_json(answer.tensor.name, values)) from error
 
 
-def _not_json(outputs: list[dict[str, Any]]) -> str:
-    index, output, value = next(
-        (index, output, value)
-        for output in outputs
-        for index, value in enumerate(output.get("data", ()))
-        if isinstance(value, float) and not math.isfinite(value)
-    )
+def _not_json(name: str, values: Sequence[Value]) -> str:
+    index, value = next((index, value) for index, value in enumerate(values) if not math.isfinite(value))
     return (
-        f"outputs ({output['name']}.data[{index}]): the model answered {value}, which JSON cannot say (RFC 8259); "
+        f"outputs ({name}.data[{index}]): the model answered {value}, which JSON cannot say (RFC 8259); "
         "request this output as binary data."
     )

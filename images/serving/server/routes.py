@@ -4,32 +4,37 @@ https://github.com/kserve/open-inference-protocol/blob/main/specification/protoc
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from server import __version__
-from server.contract import Contract, Tensor
+from server import describing, metrics, openapi
+from server.contract import Contract
 from server.refusal import Refusal
+from server.statistics import Statistics
 
-Action: TypeAlias = Literal["live", "ready", "tell", "infer"]
+Action: TypeAlias = Literal["live", "ready", "tell", "index", "infer"]
+_JSON = b"application/json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """What to do at a path; `body` is what a GET of it answers when all is well."""
+    """What to do at a path; `body` is what it answers when all is well, and `tell` makes it where it changes."""
 
     method: Literal["GET", "POST"]
     action: Action
     body: bytes = b""
+    tell: Callable[[], bytes] | None = None
+    content_type: bytes = _JSON
 
 
 class Routes:
     """Every path of one model's server."""
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, statistics: Statistics) -> None:
         self._contract = contract
-        self._routes = dict(_routes(contract))
+        self._routes = dict(_routes(contract, statistics))
+        self._read_only = {f"/v2/repository/models/{contract.name}/{verb}" for verb in ("load", "unload")}
 
     def find(self, method: str, path: str) -> Route:
         """The route of a request; HEAD is a GET whose body the HTTP server leaves out.
@@ -39,6 +44,9 @@ class Routes:
         """
         route = self._routes.get(path)
         if route is None:
+            if path in self._read_only:
+                told = "This server has one model, which it neither loads nor unloads on request."
+                raise Refusal(405, told)
             raise Refusal(404, self._unknown(path))
         if route.method != ("GET" if method == "HEAD" else method):
             allow = "GET, HEAD" if route.method == "GET" else route.method
@@ -60,28 +68,31 @@ def as_json(content: object) -> bytes:
     return json.dumps(content, separators=(",", ":")).encode()
 
 
-def _routes(contract: Contract) -> Iterator[tuple[str, Route]]:
-    server = as_json({"name": "torchyard", "version": __version__, "extensions": ["binary_tensor_data"]})
+def _routes(contract: Contract, statistics: Statistics) -> Iterator[tuple[str, Route]]:
+    server = as_json(describing.server_metadata())
     yield "/v2", Route(method="GET", action="tell", body=server)
     yield "/v2/", Route(method="GET", action="tell", body=server)
     yield "/v2/health/live", Route(method="GET", action="live", body=as_json({"live": True}))
     yield "/v2/health/ready", Route(method="GET", action="ready", body=as_json({"ready": True}))
+    statistics_route = Route(
+        method="GET", action="tell", tell=lambda: as_json(describing.statistics(contract, statistics))
+    )
     ready = as_json({"name": contract.name, "ready": True})
     for path in (f"/v2/models/{contract.name}", f"/v2/models/{contract.name}/versions/{contract.version}"):
-        yield path, Route(method="GET", action="tell", body=as_json(_metadata(contract)))
+        yield path, Route(method="GET", action="tell", body=as_json(describing.metadata(contract)))
         yield f"{path}/ready", Route(method="GET", action="ready", body=ready)
+        yield f"{path}/config", Route(method="GET", action="tell", body=as_json(describing.configuration(contract)))
+        yield f"{path}/stats", statistics_route
         yield f"{path}/infer", Route(method="POST", action="infer")
-
-
-def _metadata(contract: Contract) -> dict[str, object]:
-    return {
-        "name": contract.name,
-        "versions": [contract.version],
-        "platform": "pytorch_torchscript",
-        "inputs": [_tensor(tensor) for tensor in contract.inputs],
-        "outputs": [_tensor(tensor) for tensor in contract.outputs],
-    }
-
-
-def _tensor(tensor: Tensor) -> dict[str, object]:
-    return {"name": tensor.name, "datatype": tensor.datatype.name, "shape": list(tensor.shape)}
+    yield "/v2/models/stats", statistics_route
+    yield "/v2/repository/index", Route(method="POST", action="index")
+    yield "/openapi.json", Route(method="GET", action="tell", body=as_json(openapi.document(contract)))
+    yield (
+        "/metrics",
+        Route(
+            method="GET",
+            action="tell",
+            tell=lambda: metrics.text(contract, statistics),
+            content_type=metrics.CONTENT_TYPE,
+        ),
+    )

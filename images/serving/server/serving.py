@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import cgroup, log, memory
+from server import cgroup, log, memory, messages, rpc
 from server.app import App
 from server.body import Bodies
 from server.connection import Connection, sweep
@@ -19,7 +19,9 @@ from server.errors import RunStuck
 from server.health import PORT
 from server.planning import Prepared
 from server.rehearsal import rehearse
+from server.rpc_connection import Limits, Served
 from server.scheduler import Scheduler
+from server.service import Services
 from server.settings import Settings
 
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
@@ -61,7 +63,8 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
         timeout_graceful_shutdown=_LONGEST_DRAIN_SECONDS,
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        runner.run(_serve(app, scheduler, Server(config), settings, on_ready))
+        grpc = _grpc(contract, scheduler, app, settings)
+        runner.run(_serve(app, scheduler, Server(config), grpc, settings, on_ready))
 
 
 class Server(uvicorn.Server):
@@ -73,8 +76,21 @@ class Server(uvicorn.Server):
         yield
 
 
+def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings) -> rpc.Server:
+    import _http2  # noqa: PLC0415 (it is in the image only)
+
+    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline)
+    limits = Limits(message=settings.max_body, held=settings.queue_size, connections=settings.connections)
+    return rpc.Server(Served(http2=_http2, limits=limits, unary=services.unary, streaming=services.streaming))
+
+
 async def _serve(
-    app: App, scheduler: Scheduler, server: Server, settings: Settings, on_ready: Callable[[Prepared], None]
+    app: App,
+    scheduler: Scheduler,
+    server: Server,
+    grpc: rpc.Server,
+    settings: Settings,
+    on_ready: Callable[[Prepared], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     opening: list[asyncio.Task[None]] = []
@@ -113,18 +129,17 @@ async def _serve(
         else:
             stop()
         app.state = "draining"
+        grpc.drain()
         log.event("draining")
 
     def stop() -> None:
         server.should_exit = True
+        grpc.stop(_LONGEST_DRAIN_SECONDS)
 
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, on_signal, each)
-    for each in (signal.SIGUSR1, signal.SIGUSR2):
-        loop.add_signal_handler(each, log.step, each)
+    _handle_signals(loop, on_signal)
     scheduler.prepared.add_done_callback(lambda done: loop.call_soon_threadsafe(on_prepared, done))
     watching = asyncio.create_task(_watch(app, scheduler, server, settings.stuck))
-    await server.serve()
+    await _answer(server, grpc)
     watching.cancel()
     if scheduler.prepared.done():
         scheduler.prepared.result()
@@ -133,11 +148,29 @@ async def _serve(
                 task.cancel()
             else:
                 await task
-        if not scheduler.stop(_LAST_RUN_SECONDS):
-            raise RunStuck(
-                f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
-                "Find out with `inv bench` how long it should take."
-            )
+        _end(scheduler)
+
+
+async def _answer(server: Server, grpc: rpc.Server) -> None:
+    """Answers over both protocols until both have finished what they accepted."""
+    await grpc.start("0.0.0.0", rpc.PORT)  # noqa: S104 (as above)
+    await server.serve()
+    await grpc.stopped()
+
+
+def _end(scheduler: Scheduler) -> None:
+    if not scheduler.stop(_LAST_RUN_SECONDS):
+        raise RunStuck(
+            f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
+            "Find out with `inv bench` how long it should take."
+        )
+
+
+def _handle_signals(loop: asyncio.AbstractEventLoop, on_end: Callable[[int], None]) -> None:
+    for each in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(each, on_end, each)
+    for each in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(each, log.step, each)
 
 
 async def _watch(app: App, scheduler: Scheduler, server: Server, stuck: float) -> None:

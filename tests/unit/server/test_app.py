@@ -1,15 +1,18 @@
 """The application as uvicorn calls it, in process, with a model of the fake engine."""
 
 import asyncio
+import gzip
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from server import contract, log
 from server.answers import Answer
@@ -18,6 +21,7 @@ from server.body import Bodies
 from server.engine import Input
 from server.refusal import Refusal
 from server.served import ServedModel
+from server.statistics import Executions, Statistics, Tally
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
 
@@ -34,6 +38,7 @@ class Here:
     served: ServedModel
     refusal: Refusal | None = None
     seconds: float | None = None
+    statistics: Statistics = field(default_factory=Statistics)
 
     async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
         self.seconds = None if deadline is None else deadline - time.monotonic()
@@ -120,7 +125,8 @@ def test_server_metadata(app: App, path: str) -> None:
     reply = _get(app, path)
     assert reply.status == 200
     assert reply.headers[b"content-type"] == b"application/json"
-    assert reply.json == {"name": "torchyard", "version": "0.1.0", "extensions": ["binary_tensor_data"]}
+    assert (reply.json["name"], reply.json["version"]) == ("torchyard", "0.1.0")
+    assert {"binary_tensor_data", "statistics"} <= set(reply.json["extensions"])
 
 
 @pytest.mark.parametrize("path", ["/v2/models/tiny", VERSIONED])
@@ -240,10 +246,120 @@ def test_a_header_length_that_is_none_is_a_400(app: App, value: bytes) -> None:
     assert "Inference-Header-Content-Length: expected a number of bytes" in reply.json["error"]
 
 
-def test_a_compressed_body_is_a_415(app: App) -> None:
-    reply = _post(app, b"...", headers=[(b"content-encoding", b"gzip")])
+@pytest.mark.parametrize("encoding", ["br", "gzip, gzip", "zstd"])
+def test_an_unknown_encoding_is_a_415(app: App, encoding: str) -> None:
+    reply = _post(app, b"...", headers=[(b"content-encoding", encoding.encode())])
     assert reply.status == 415
-    assert "got 'gzip'" in reply.json["error"]
+    assert f"expected one of gzip, deflate, identity, got '{encoding}'" in reply.json["error"]
+
+
+_PACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_compression_both_ways(app: App, encoding: str) -> None:
+    tensor = TENSOR | {"shape": [200, 3], "data": [1, 2, 3] * 200}
+    body = _PACK[encoding](json.dumps({"inputs": [tensor]}).encode())
+    asked = [(b"content-encoding", encoding.encode()), (b"accept-encoding", encoding.encode())]
+    reply = _post(app, body, headers=asked)
+    assert (reply.status, reply.headers[b"content-encoding"]) == (200, encoding.encode())
+    assert json.loads(_UNPACK[encoding](reply.body))["outputs"][0]["data"] == [2, 4, 6] * 200
+
+
+def test_small_answers_are_not_compressed(app: App) -> None:
+    reply = _post(app, _json(), headers=[(b"accept-encoding", b"gzip")])
+    assert b"content-encoding" not in reply.headers
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "told"),
+    [
+        (gzip.compress(bytes(100 * MAX_BODY)), 413, f"at most {MAX_BODY} bytes are taken, and it holds more"),
+        (gzip.compress(b"{}")[:-4], 400, "its gzip ends too early"),
+        (gzip.compress(b"{}") + b"x", 400, "1 bytes are left after its gzip"),
+        (b"plain", 400, "not gzip"),
+        (b"", 400, "its gzip ends too early"),
+    ],
+)
+def test_what_is_not_gzip_or_holds_too_much_is_refused(app: App, body: bytes, status: int, told: str) -> None:
+    reply = _post(app, body, headers=[(b"content-encoding", b"gzip")])
+    assert reply.status == status
+    assert told in reply.json["error"]
+
+
+def test_parameters_of_the_clients_own_come_back(app: App) -> None:
+    mine = {"a": "kept", "b": 2, "c": True, "d": 0.5}
+    body = _json(parameters={**mine, "timeout": 5, "list": [1], "none": None}).replace(b"0.5", b'0.5, "e": 1e400')
+    reply = _post(app, body)
+    assert reply.json["parameters"] == mine
+    assert "parameters" not in _post(app, _json()).json
+
+
+@pytest.mark.parametrize("path", ["/v2/models/tiny/config", f"{VERSIONED}/config"])
+def test_configuration(app: App, path: str) -> None:
+    config = _get(app, path).json
+    assert (config["name"], config["max_batch_size"]) == ("tiny", 0)
+    assert config["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": [-1, 3]}]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/stats", "/v2/models/tiny/stats", f"{VERSIONED}/stats"])
+def test_statistics(app: App, path: str) -> None:
+    found = app._inference.statistics
+    found.success.add(7, 3)
+    found.batches[2] = Executions(compute_infer=Tally(count=1, ns=5))
+    (model,) = _get(app, path).json["model_stats"]
+    assert (model["name"], model["version"]) == ("tiny", "1.0.0")
+    assert model["inference_stats"]["success"] == {"count": 3, "ns": 7}
+    assert model["batch_stats"][0]["batch_size"] == 2
+    assert model["batch_stats"][0]["compute_infer"] == {"count": 1, "ns": 5}
+
+
+def test_the_repository_has_one_model(app: App) -> None:
+    model = {"name": "tiny", "version": "1.0.0", "state": "READY", "reason": ""}
+    assert _post(app, b"", path="/v2/repository/index").json == [model]
+    assert _post(app, b'{"ready": true}', path="/v2/repository/index").json == [model]
+    app.state = "loading"
+    assert _post(app, b'{"ready": true}', path="/v2/repository/index").json == []
+    assert _post(app, b"{}", path="/v2/repository/index").json[0]["state"] == "LOADING"
+    assert _post(app, b'{"ready": 1}', path="/v2/repository/index").status == 400
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_the_repository_is_read_only(app: App, verb: str) -> None:
+    reply = _post(app, b"{}", path=f"/v2/repository/models/tiny/{verb}")
+    assert (reply.status, reply.headers[b"allow"]) == (405, b"")
+    assert "neither loads nor unloads" in reply.json["error"]
+
+
+def test_metrics_are_prometheus_text(app: App) -> None:
+    found = app._inference.statistics
+    found.success.add(2_000_000_000, 4)
+    found.rejected = 3
+    reply = _get(app, "/metrics")
+    assert reply.headers[b"content-type"].startswith(b"text/plain; version=")
+    families = {family.name: family for family in text_string_to_metric_families(reply.body.decode())}
+    requests = {sample.labels["outcome"]: sample for sample in families["torchyard_requests"].samples}
+    assert {outcome: sample.value for outcome, sample in requests.items()} == {"success": 4, "fail": 0}
+    assert requests["fail"].labels | {"outcome": ""} == {"model": "tiny", "version": "1.0.0", "outcome": ""}
+    seconds = {sample.labels["outcome"]: sample.value for sample in families["torchyard_request_seconds"].samples}
+    assert seconds["success"] == 2
+    refused = {sample.labels["reason"]: sample.value for sample in families["torchyard_refused"].samples}
+    assert refused == {"queue_full": 3, "deadline": 0}
+    assert "process_resident_memory_bytes" in families
+
+
+def test_openapi_states_what_the_model_takes(app: App) -> None:
+    document = _get(app, "/openapi.json").json
+    assert f"{VERSIONED}/infer" in document["paths"]
+    (tensor,) = document["components"]["schemas"]["Request"]["properties"]["inputs"]["items"]["oneOf"]
+    assert tensor["properties"]["datatype"] == {"const": "FP32"}
+    assert tensor["properties"]["shape"]["prefixItems"] == [{"type": "integer", "minimum": 0}, {"const": 3}]
+    for path, operations in document["paths"].items():
+        for method in operations:
+            reply = _call(app, method.upper(), path, b"{}")
+            assert reply
+            assert reply.status in {200, 400}, path
 
 
 @pytest.mark.parametrize("chunk", [1, 1000, MAX_BODY + 1, 100 * MAX_BODY])
@@ -295,7 +411,7 @@ def test_a_bug_is_a_500_and_in_the_log(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("server.app.parse", broken)
+    monkeypatch.setattr("server.repeated.parse", broken)
     reply = _post(app, _json())
     assert reply.status == 500
     assert "no such luck" not in reply.json["error"]

@@ -24,7 +24,9 @@ def _answers(y: list[float]) -> tuple[Answer, Answer]:
 
 
 def _wanted(**binary: bool) -> Request:
-    return Request(id="a", inputs=(), outputs=tuple(Requested(name=n, binary=b) for n, b in binary.items()))
+    return Request(
+        id="a", parameters={}, inputs=(), outputs=tuple(Requested(name=n, binary=b) for n, b in binary.items())
+    )
 
 
 def test_json() -> None:
@@ -56,7 +58,7 @@ def test_both_in_one_answer() -> None:
 
 
 def test_without_an_id_there_is_none() -> None:
-    request = Request(id=None, inputs=(), outputs=(Requested(name="z", binary=False),))
+    request = Request(id=None, parameters={}, inputs=(), outputs=(Requested(name="z", binary=False),))
     assert "id" not in json.loads(render(CONTRACT, request, _answers([])).body)
 
 

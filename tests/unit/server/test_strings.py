@@ -24,6 +24,7 @@ from server.request import Request, Requested, parse
 from server.response import render
 from server.routes import Routes
 from server.samples import Expected
+from server.statistics import Statistics
 from server.strings import LARGEST, LONGEST, MOST, NotStrings, decode, encode
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, Output
@@ -173,7 +174,7 @@ def _answer(values: list[str]) -> Answer:
 @given(LISTS)
 def test_answers_in_json_and_binary(values: list[str]) -> None:
     wanted = {
-        binary: Request(id=None, inputs=(), outputs=(Requested(name="text", binary=binary),))
+        binary: Request(id=None, parameters={}, inputs=(), outputs=(Requested(name="text", binary=binary),))
         for binary in (True, False)
     }
     (output,) = json.loads(render(TEXTS, wanted[False], [_answer(values)]).body)["outputs"]
@@ -189,7 +190,7 @@ def test_nan_beside_strings_is_still_found() -> None:
     answers = [_answer(["nan"]), Answer(tensor=number, shape=(1,), content=memoryview(np.float32("nan").tobytes()))]
     wanted = tuple(Requested(name=name, binary=False) for name in ("text", "n"))
     with pytest.raises(Refusal, match=r"outputs \(n.data\[0\]\): the model answered nan"):
-        render(TEXTS, Request(id=None, inputs=(), outputs=wanted), answers)
+        render(TEXTS, Request(id=None, parameters={}, inputs=(), outputs=wanted), answers)
 
 
 def test_an_answer_that_is_no_utf_8_is_the_models_failure() -> None:
@@ -209,7 +210,7 @@ def test_strings_are_equal_or_beyond_any_tolerance(got: list[str], beyond: int |
 
 
 def test_metadata_names_the_datatype() -> None:
-    told = json.loads(Routes(TEXTS).find("GET", "/v2/models/tiny").body)
+    told = json.loads(Routes(TEXTS, Statistics()).find("GET", "/v2/models/tiny").body)
     assert told["inputs"] == [
         {"name": "text", "datatype": "BYTES", "shape": [-1]},
         {"name": "two", "datatype": "BYTES", "shape": [2]},

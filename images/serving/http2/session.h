@@ -1,0 +1,116 @@
+// The server's side of one HTTP/2 connection that carries gRPC, without any input or output of its own.
+//
+// https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+
+#include <nghttp2/nghttp2.h>
+#include <pybind11/pybind11.h>
+
+namespace torchyard {
+
+// The peer does not speak HTTP/2: the connection is of no use any more.
+struct ProtocolError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// What a connection may hold: calls at once, bytes of one message, bytes of all unfinished messages, bytes of headers.
+struct Limits {
+  uint32_t calls;
+  size_t message;
+  size_t messages;
+  size_t headers;
+};
+
+// What happened to a call; `server/http2.py` says what comes with each.
+enum Event : int { kOpened = 0, kMessage = 1, kEnded = 2, kTooLarge = 3, kClosed = 4 };
+
+// A call: what has come of its next message, and what waits to go out.
+struct Call {
+  std::string path, method, content_type, timeout, encoding;
+  size_t header_bytes = 0;
+
+  uint8_t prefix[5];
+  size_t prefix_size = 0;
+  pybind11::object message;
+  size_t message_size = 0;
+  size_t received = 0;
+  bool ignored = false;
+
+  std::deque<std::string> outgoing;
+  size_t sent = 0;
+  bool opened = false;
+  bool closing = false;
+  std::string status, details;
+};
+
+class Session {
+ public:
+  explicit Session(Limits limits);
+
+  // Takes bytes of the peer and returns what they brought, as a list of tuples (event, call, ...).
+  // Throws ProtocolError.
+  pybind11::list receive(const pybind11::buffer& bytes);
+
+  // Up to a quarter of a mebibyte for the peer; empty when there is nothing to say, or the peer takes no more.
+  pybind11::bytes outgoing();
+
+  // Queues one message of an answer. `encoding` is the grpc-encoding of the first one, or empty.
+  void send(int32_t call, std::string_view message, bool compressed, std::string_view encoding);
+
+  // Ends a call with a status. `details` are percent-encoded.
+  void close(int32_t call, std::string_view status, std::string_view details);
+
+  // send() and close() with status 0 in one.
+  void answer(int32_t call, std::string_view message);
+
+  // Tells the peer to make its next calls elsewhere; with `at_once` those that are on their way are refused, too.
+  void go_away(bool at_once);
+
+  // The bytes that have come of messages that are not complete.
+  size_t held() const { return held_; }
+
+  // Whether there is nothing left to take or to say.
+  bool over() const {
+    return nghttp2_session_want_read(session_.get()) == 0 && nghttp2_session_want_write(session_.get()) == 0;
+  }
+
+  // Whether a call is open in either direction.
+  bool busy() const { return !calls_.empty(); }
+
+ private:
+  static int on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* self);
+  static int on_header(
+      nghttp2_session*, const nghttp2_frame* frame, const uint8_t* name, size_t name_size, const uint8_t* value,
+      size_t value_size, uint8_t flags, void* self);
+  static int on_frame(nghttp2_session*, const nghttp2_frame* frame, void* self);
+  static int on_data(
+      nghttp2_session*, uint8_t flags, int32_t stream, const uint8_t* data, size_t size, void* self);
+  static int on_frame_sent(nghttp2_session*, const nghttp2_frame* frame, void* self);
+  static int on_stream_close(nghttp2_session*, int32_t stream, uint32_t error, void* self);
+  static nghttp2_ssize read(
+      nghttp2_session*, int32_t stream, uint8_t* out, size_t size, uint32_t* flags, nghttp2_data_source*, void* self);
+
+  Call* find(int32_t call);
+  void take(int32_t id, Call& call, const uint8_t* data, size_t size);
+  bool begin_message(int32_t id, Call& call);
+  void make_room(Call& call, size_t needed);
+  void forget_message(Call& call);
+  void open(int32_t id, Call& call, std::string_view encoding);
+
+  Limits limits_;
+  size_t unfinished_ = 0;
+  size_t held_ = 0;
+  pybind11::list events_;
+  std::unordered_map<int32_t, Call> calls_;
+  std::unique_ptr<nghttp2_session, decltype(&nghttp2_session_del)> session_{nullptr, nghttp2_session_del};
+};
+
+}  // namespace torchyard
