@@ -30,6 +30,7 @@ class FakeServing:
 
     id: str
     address: str
+    grpc_address: str = ""
     started: float = 0.0
     descriptors: int = 10
     working_set: int = 200 * 2**20
@@ -190,10 +191,19 @@ class FakeEngine:
         self.on_run(job, on_line)
 
     @contextmanager
-    def serve(self, reference: str, *, name: str, port: int, limits: Limits) -> Iterator[Serving]:  # noqa: ARG002
+    def serve(
+        self,
+        reference: str,
+        *,
+        name: str,
+        port: int,
+        limits: Limits,  # noqa: ARG002
+        grpc_port: int = 0,
+    ) -> Iterator[Serving]:
         """Nothing listens at the address, and the container has ended. What it was is kept in `served`."""
         self._get(reference)
-        self.served.append(FakeServing(id=name, address=f"127.0.0.1:{port}"))
+        loopback = "127.0.0.1:{}".format
+        self.served.append(FakeServing(id=name, address=loopback(port), grpc_address=loopback(grpc_port)))
         yield self.served[-1]
 
     def tags(self, label: str) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.json_format import ParseDict
@@ -26,6 +26,8 @@ _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _WATCH_SECONDS = 0.2
 # A request that is no inference says little.
 _LARGEST = 2**16
+# From a request to what protobuf's JSON mapping makes the response of.
+_Tell: TypeAlias = Callable[[Any], dict[str, Any]]
 
 
 class Stateful(Protocol):
@@ -67,7 +69,7 @@ class Services:
     @property
     def unary(self) -> Mapping[bytes, Unary]:
         """Methods by path that take one message and give one."""
-        told: dict[str, Callable[[Any], object]] = {
+        told: dict[str, _Tell] = {
             "ServerLive": lambda _: {"live": not self._server.stuck},
             "ServerReady": lambda _: {"ready": self._ready},
             "ModelReady": self._about_model(lambda _: {"ready": self._ready}),
@@ -99,7 +101,7 @@ class Services:
     def _ready(self) -> bool:
         return self._server.state == "ready" and not self._server.stuck
 
-    def _telling(self, service: str, name: str, tell: Callable[[Any], object]) -> Unary:
+    def _telling(self, service: str, name: str, tell: _Tell) -> Unary:
         method = self._messages.pool.FindServiceByName(service).FindMethodByName(name)
         request = self._messages.get(method.input_type.full_name)
         response = self._messages.get(method.output_type.full_name)
@@ -112,8 +114,8 @@ class Services:
 
         return answer
 
-    def _about_model(self, tell: Callable[[Any], object], *, needs_name: bool = True) -> Callable[[Any], object]:
-        def about(request: Any) -> object:
+    def _about_model(self, tell: _Tell, *, needs_name: bool = True) -> _Tell:
+        def about(request: Any) -> dict[str, Any]:
             if needs_name or request.name:
                 self._refuse_others(request.name, request.version)
             return tell(request)
@@ -147,10 +149,10 @@ class Services:
             raise Refusal(500, told) from error
         return self._renderer.render(request, answers)
 
-    def _index(self, request: Any) -> object:
+    def _index(self, request: Any) -> dict[str, Any]:
         return {"models": describing.index(self._contract, self._server.state, ready=request.ready)}
 
-    def _check(self, request: Any) -> object:
+    def _check(self, request: Any) -> dict[str, Any]:
         status = self._status(request.service)
         if status == "SERVICE_UNKNOWN":
             raise Failed(Code.NOT_FOUND, f"There is no service {request.service[:200]!r}.")
@@ -204,7 +206,7 @@ class Services:
         return pool.FindFileByName(name) if kind == "file_by_filename" else pool.FindFileContainingSymbol(name)
 
 
-def _read_only(_: Any) -> object:
+def _read_only(_: Any) -> dict[str, Any]:
     raise Refusal(405, "This server has one model, which it neither loads nor unloads on request.")
 
 

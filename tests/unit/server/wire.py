@@ -41,6 +41,7 @@ def messages_of(found: Messages, descriptor: Descriptor, depth: int = 3) -> st.S
 
 def _field(found: Messages, field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
+        assert field.message_type
         if field.message_type.GetOptions().map_entry:
             value = _field(found, field.message_type.fields_by_name["value"], depth - 1)
             return st.dictionaries(st.sampled_from(_WORDS), value, max_size=2)
@@ -58,6 +59,7 @@ def _scalar(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if field.type == FieldDescriptor.TYPE_BOOL:
         return st.booleans()
     if field.type == FieldDescriptor.TYPE_ENUM:
+        assert field.enum_type
         return st.sampled_from([value.number for value in field.enum_type.values])
     if field.type in {FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_DOUBLE}:
         return st.floats(width=32)
