@@ -35,8 +35,8 @@ def plot(report: Report) -> str:
         logarithmic=True,
         js=(),
         stroke_style={"width": 2},
-        legend_at_bottom=True,
-        legend_at_bottom_columns=3,
+        # At the bottom, pygal cuts off what does not fit into one row.
+        legend_at_bottom=False,
         truncate_legend=-1,
         value_formatter=lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.1f}",
     )
