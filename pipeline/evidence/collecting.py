@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import tarfile
+import tempfile
 import zlib
 from collections.abc import Iterator
 from typing import Any, cast
@@ -15,6 +16,7 @@ from pipeline.evidence import Attestation, Contents, Evidence, Signature
 from pipeline.oci import Manifest, Registry, Repository
 from pipeline.signing import Cosign, Identity
 
+_NOTHING = b"{}"
 _ARCHIVE = "model/model.pt"
 
 
@@ -68,7 +70,7 @@ def _attestations(
     if found is None:
         return ()
     raw = [_statement(registry.blob(repository, layer.digest)) for layer in found.layers]
-    kinds = sorted({str(json.loads(payload).get("predicateType", "")) for payload in raw})
+    kinds = sorted({json.loads(payload)["predicateType"] for payload in raw if payload != _NOTHING})
     verified = {
         signer.name: {
             payload for kind in kinds for payload in cosign.attestations(repository.at(digest), kind=kind, by=signer)
@@ -79,12 +81,17 @@ def _attestations(
 
 
 def _statement(envelope: bytes) -> bytes:
-    """The payload of a DSSE envelope; an empty statement where it is none."""
+    """The payload of a DSSE envelope; an empty statement where it is no in-toto statement in one.
+
+    Anybody may have written it: nothing is known of its shape before.
+    """
     try:
         payload = base64.b64decode(json.loads(envelope)["payload"], validate=True)
-        return payload if isinstance(json.loads(payload), dict) else b"{}"
-    except (ValueError, KeyError, TypeError):
-        return b"{}"
+        statement = json.loads(payload)
+        whole = all(isinstance(each["digest"]["sha256"], str) for each in statement["subject"])
+        return payload if whole and isinstance(statement["predicateType"], str) else _NOTHING
+    except (ValueError, KeyError, TypeError, IndexError):
+        return _NOTHING
 
 
 def _attestation(payload: bytes, verified: dict[str, set[bytes]]) -> Attestation:
@@ -92,7 +99,7 @@ def _attestation(payload: bytes, verified: dict[str, set[bytes]]) -> Attestation
     predicate = statement.get("predicate")
     return Attestation(
         kind=str(statement.get("predicateType", "")),
-        subjects=tuple(f"sha256:{each.get('digest', {}).get('sha256', '')}" for each in statement.get("subject", ())),
+        subjects=tuple(f"sha256:{each['digest']['sha256']}" for each in statement.get("subject", ())),
         predicate=predicate if isinstance(predicate, dict) else {},
         payload=hashlib.sha256(payload).hexdigest(),
         by=tuple(name for name, payloads in verified.items() if payload in payloads),
@@ -131,10 +138,13 @@ def _hashed(chunks: Iterator[bytes], *, wanted: bool) -> str:
         for _ in chunks:
             pass
         return ""
-    compressed = b"".join(chunks)
-    with tarfile.open(fileobj=io.BytesIO(compressed), mode="r:*") as layer:
-        for member in layer:
-            if member.isreg() and member.name.removeprefix("./").removeprefix("/") == _ARCHIVE:
-                content = cast(io.BufferedReader, layer.extractfile(member))
-                return hashlib.file_digest(content, "sha256").hexdigest()
+    with tempfile.TemporaryFile() as compressed:
+        for chunk in chunks:
+            compressed.write(chunk)
+        compressed.seek(0)
+        with tarfile.open(fileobj=compressed, mode="r:*") as layer:
+            for member in layer:
+                if member.isreg() and member.name.removeprefix("./").removeprefix("/") == _ARCHIVE:
+                    content = cast(io.BufferedReader, layer.extractfile(member))
+                    return hashlib.file_digest(content, "sha256").hexdigest()
     return ""

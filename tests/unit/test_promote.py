@@ -242,3 +242,32 @@ def test_drift_is_a_tag_that_the_log_does_not_end_with(office: Office) -> None:
 def test_nothing_comes_from_an_empty_channel(office: Office) -> None:
     with pytest.raises(PromoteError, match="there is nothing in releases"):
         promote("tiny", to="staging", now=NOW, office=office)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"payload": 7}', b'{"payload": "e30="}', b'{"payload": "eyJzdWJqZWN0IjpbM119"}'],
+)
+def test_what_is_no_attestation_is_refused_as_one(office: Office, content: bytes) -> None:
+    digest = _release(office)
+    where = office.repository(RELEASES, "tiny")
+    found = office.registry.manifest(where, attached(digest, "att"))
+    assert found
+    blob = office.registry.put_blob(where, content, media_type="dsse")
+    store = office.registry
+    store.put_manifest(where, attached(digest, "att"), manifest(found.config, (*found.layers[1:], blob)))
+    with pytest.raises(PromoteError, match="evidence-of-another-digest"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+@pytest.mark.parametrize("signatures", [None, [], [7], [{}], [{"sig": "https://example.com"}], [{"sig": "AAAA"}]])
+def test_a_log_whose_newest_entry_is_not_signed_is_broken(office: Office, signatures: object) -> None:
+    _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, where = office.registry, office.repository("staging", "tiny")
+    found = store.manifest(where, logs.TAG)
+    assert found
+    document = json.loads(store.blob(where, found.layers[0].digest)) | {"signatures": signatures}
+    blob = store.put_blob(where, json.dumps(document).encode(), media_type="dsse")
+    store.put_manifest(where, logs.TAG, manifest(found.config, (blob,)))
+    assert [problem.rule for problem in _log(office).problems] == ["log-signature"]
