@@ -82,7 +82,8 @@ class Slow(nn.Module):  # type: ignore[misc]
             raise RuntimeError("unlucky number")
         work = torch.ones(384, 384)
         if bool((x == 16).any()):
-            return x * torch.ones(1_000_000_000).sum()
+            # Of a size that depends on x, since what does not is computed when the archive is loaded.
+            return x * torch.ones(x.size(0), 1_000_000_000).sum()
         runs = 40_000_000 if bool((x == 15).any()) else 40
         for _ in range(runs):
             work = (work @ work).clamp(max=1.0)

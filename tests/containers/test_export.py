@@ -95,6 +95,8 @@ def test_the_archive_can_be_mapped_and_carries_the_contract(tiny_archive: Archiv
     assert not [entry for entry in entries if "debug" in entry.filename or "serialization_id" in entry.filename]
 
     archive_part, file, plan = outside.pop("archive"), outside["samples"].pop("file"), outside.pop("warm_up")
+    assert outside.pop("batching")["max_size"] > 1
+    assert "got the same answers together as alone" in tiny_archive.batching.because
     assert inside == outside
     assert [step["sample"] for step in plan] == [0, 5, 6]
     assert all(step["runs"] >= 3 for step in plan)

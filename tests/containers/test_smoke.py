@@ -53,7 +53,7 @@ def _never_healthy(_: ServingImage) -> dict[str, Any]:
 
 
 def test_a_good_image_passes_and_is_measured(tiny_image: ServingImage, engine: DockerEngine) -> None:
-    verdict = smoke(tiny_image.tag, limits=LIMITS, engine=engine, probes=tiny_image.archive.samples.path)
+    verdict = smoke(tiny_image.tag, limits=LIMITS, engine=engine, probes=tiny_image.archive.probes.path)
     assert verdict.digest == tiny_image.digest
     assert verdict.measured["wire.logits.agreement"] == 1
     assert verdict.measured["wire.species.equal"] == 1
