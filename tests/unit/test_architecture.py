@@ -25,7 +25,7 @@ HOMES = {
     "yaml": ("pipeline/spec", "tests/unit/test_spec.py", "tests/unit/test_workflows.py"),
     "torch": ("pipeline/inside", "model_src", "images/serving", "tests/golden", "tests/containers", "tests/corpus"),
     "uvicorn": ("images/serving/server", "tests/unit/server"),
-    "google": ("images/serving/server", "tests/unit/server"),
+    "google": ("images/serving/server", "tests"),
     "_http2": ("images/serving/server/serving.py",),
     # gRPC's own package is what clients use; the server is its own.
     "grpc": ("tests",),
