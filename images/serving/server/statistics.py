@@ -30,7 +30,7 @@ class Executions:
 
 @dataclass(slots=True, kw_only=True)
 class Statistics:
-    """Changed and read on the event loop only.
+    """Changed and read on the event loop only, but for `queued`, which threads that take requests set as well.
 
     `success` and `fail` are requests from their arrival to their answer; `queue` and `compute_*` are what those that
     ran spent where, each with the whole time of its batch. `batches` is by the rows that ran together, `inferences` are
