@@ -162,6 +162,8 @@ class App:
                 raise Refusal(503, f"Model {name!r} is loading; ask again when /v2/health/ready says 200.")
             if told.encoding:
                 body = await compression.inflated("the body", told.encoding, body, most=self._bodies.largest)
+                self._bodies.hold(len(body))
+                held += len(body)
             large = (len(body) if told.length is None else told.length) > LARGE
             if large and self._elsewhere:
                 request = await self._elsewhere.parse(body, told.length)

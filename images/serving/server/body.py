@@ -52,16 +52,25 @@ class Bodies:
             if size > self.largest:
                 raise Refusal(413, f"the body: at most {self.largest} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
             if full:
-                raise Refusal(
-                    503,
-                    f"The server holds as many bytes of requests as it may, {self._most} (TORCHYARD_QUEUE_MIB). "
-                    "Ask again in 1 s.",
-                    retry_after=1,
-                )
+                raise self._full()
         except BaseException:
             self.release(kept)
             raise
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def hold(self, size: int) -> None:
+        """Counts what a body became, to be released like it.
+
+        Raises:
+            Refusal: 503, there is no room for it.
+        """
+        if self.held + size > self._most:
+            raise self._full()
+        self.held += size
+
+    def _full(self) -> Refusal:
+        told = f"The server holds as many bytes of requests as it may, {self._most} (TORCHYARD_QUEUE_MIB). "
+        return Refusal(503, f"{told}Ask again in 1 s.", retry_after=1)
 
     def release(self, size: int) -> None:
         """Lets go of a body of `size` bytes."""

@@ -5,6 +5,8 @@ Deflate is zlib's format (RFC 9110, section 8.4.1.2), as clients of HTTP and of 
 
 import asyncio
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Literal, TypeAlias
 
 from server.engine import Bytes
@@ -15,6 +17,8 @@ ENCODINGS: tuple[Encoding, ...] = ("gzip", "deflate")
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 # Above this many bytes the event loop does not wait for it: deflate expands up to a thousand times, in milliseconds.
 _INLINE = 4096
+# One at a time: what a few bytes become is counted only when it is there.
+_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compression")
 # Less than this does not get shorter by more than its packet's own headers, and level 1 costs a third of level 6.
 SMALLEST = 1024
 _LEVEL = 1
@@ -58,14 +62,15 @@ async def inflated(field: str, encoding: Encoding, content: Bytes, *, most: int)
     """
     if len(content) <= _INLINE:
         return inflate(field, encoding, content, most=most)
-    return await asyncio.to_thread(inflate, field, encoding, content, most=most)
+    work = partial(inflate, field, encoding, content, most=most)
+    return await asyncio.get_running_loop().run_in_executor(_BESIDE, work)
 
 
 async def deflated(encoding: Encoding, content: bytes) -> bytes:
     """The same in fewer bytes, if it can be said in fewer."""
     if len(content) <= _INLINE:
         return deflate(encoding, content)
-    return await asyncio.to_thread(deflate, encoding, content)
+    return await asyncio.get_running_loop().run_in_executor(_BESIDE, deflate, encoding, content)
 
 
 def inflate(field: str, encoding: Encoding, content: Bytes, *, most: int) -> bytes:

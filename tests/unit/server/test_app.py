@@ -509,3 +509,14 @@ def test_bodies_that_are_held_leave_no_room_for_more(app: App) -> None:
     app._bodies.held = 0
     assert _post(app, _json()).status == 200
     assert app._bodies.held == 0
+
+
+def test_what_a_body_becomes_is_held_too(app: App) -> None:
+    body = gzip.compress(_json() + b" " * (MAX_BODY // 2))
+    app._bodies.held = MAX_BODY + MAX_BODY // 2
+    reply = _post(app, body, headers=[(b"content-encoding", b"gzip")])
+    assert (reply.status, reply.headers[b"retry-after"]) == (503, b"1")
+    assert app._bodies.held == MAX_BODY + MAX_BODY // 2
+    app._bodies.held = 0
+    assert _post(app, body, headers=[(b"content-encoding", b"gzip")]).status == 200
+    assert app._bodies.held == 0
