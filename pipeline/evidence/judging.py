@@ -57,8 +57,9 @@ def _attached(evidence: Evidence) -> Iterator[Finding]:
             text = "does not verify under any signer's key: it was changed, or signed by somebody else"
             yield finding("evidence-signature", each.name, text, _AGAIN)
     counts = Counter(each.name for each in evidence.attestations if each.by)
+    found = {each.name for each in evidence.attestations}
     for name in REQUIRED:
-        if not counts[name]:
+        if name not in found:
             yield finding("evidence-missing", name, "no attestation of this kind is attached", _AGAIN)
     for name, count in counts.items():
         if count > 1:
