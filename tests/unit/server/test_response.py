@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.answers import Answer
@@ -72,6 +72,7 @@ def test_what_json_cannot_say_is_refused_and_binary_says_it(value: float, shown:
     assert response.body[response.header_length :] == bytes(answers[0].content)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False)).filter(lambda y: len(y) % 3 == 0))
 def test_json_is_exact(y: list[float]) -> None:
     head = json.loads(render(CONTRACT, _wanted(y=False), _answers(y)).body)
