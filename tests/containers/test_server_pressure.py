@@ -245,8 +245,11 @@ def test_the_logs_level_changes_at_run_time(start: Start, archives: Path) -> Non
             running.container.kill(signal="SIGUSR1")
             time.sleep(0.2)
         assert _ask(running, 7.0).ok
-        events = _events(running)
-        assert [event["tells"] for event in events if event["event"] == "log-level"] == ["info", "debug"]
-        # The health check's own requests are there, too.
-        (asked,) = (event for event in events if event.get("path") == f"/{INFER}")
-        assert (asked["event"], asked["id"], asked["status"]) == ("request", "7.0", 200)
+        deadline = time.monotonic() + 10
+        # A request is logged after it is answered. The health check's own ones are there, too.
+        while not (asked := [each for each in _events(running) if each.get("path") == f"/{INFER}"]):
+            assert time.monotonic() < deadline, running.log()
+            time.sleep(0.1)
+        levels = [event["tells"] for event in _events(running) if event["event"] == "log-level"]
+        assert levels == ["info", "debug"]
+        assert [(each["event"], each["id"], each["status"]) for each in asked] == [("request", "7.0", 200)]
