@@ -12,6 +12,7 @@ from pipeline import records
 from pipeline.artifacts import ServingImage
 from pipeline.engine import Engine, Serving
 from pipeline.errors import EngineError
+from pipeline.load.samples import strings
 from pipeline.progress import say
 
 _READY_SECONDS = 60
@@ -47,20 +48,10 @@ def first_request(image: ServingImage) -> dict[str, object]:
     with safe_open(image.archive.samples.path, framework="numpy") as samples:
         for tensor in image.archive.trained.spec.inputs:
             value = samples.get_tensor(f"0/input/{tensor.name}")
-            data = _strings(value.tobytes()) if tensor.datatype == "BYTES" else value.ravel().tolist()
+            data = strings(value.tobytes()) if tensor.datatype == "BYTES" else value.ravel().tolist()
             shape = [len(data)] if tensor.datatype == "BYTES" else list(value.shape)
             inputs.append({"name": tensor.name, "datatype": tensor.datatype, "shape": shape, "data": data})
     return {"inputs": inputs}
-
-
-def _strings(content: bytes) -> list[str]:
-    """The elements of a BYTES tensor: each is its length in 4 bytes, little-endian, and then its UTF-8."""
-    found, at = [], 0
-    while at < len(content):
-        start = at + 4
-        at = start + int.from_bytes(content[at:start], "little")
-        found.append(content[start:at].decode())
-    return found
 
 
 def wait_until_ready(serving: Serving) -> float:
