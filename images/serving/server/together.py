@@ -38,6 +38,8 @@ _SECONDS = 0.5
 # The largest batch is taken whose rows take at most so much more than those of the fastest: wide, so that export finds
 # the same again on a busy machine.
 _NEARLY = 1.25
+# But none that takes longer: whoever comes while a batch runs waits for all of it, and its rows all take memory.
+_LONGEST_MS = 200.0
 # So much faster than alone, or it is not worth it.
 _WORTH = 1.1
 
@@ -120,11 +122,13 @@ def prove(served: ServedModel, tried: Sequence[Sample]) -> int:
 
 
 def best(row_ms: dict[int, float]) -> int:
-    """The size that is worth it: 1, or the largest that is nearly as fast as the fastest."""
+    """The size that is worth it: 1, or of those that are nearly as fast as the fastest the largest one that does not
+    take long, or else the smallest."""
     fastest = min(row_ms.values())
     if row_ms[1] < _WORTH * fastest:
         return 1
-    return max(size for size, each in row_ms.items() if each <= _NEARLY * fastest)
+    fast = [size for size, each in row_ms.items() if each <= _NEARLY * fastest]
+    return max((size for size in fast if size * row_ms[size] <= _LONGEST_MS), default=min(fast))
 
 
 def _rows(contract: Contract, sample: Sample) -> int:

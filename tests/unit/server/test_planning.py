@@ -116,6 +116,14 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
         assert (chosen.instances, chosen.threads) == (1, 2)
 
 
+def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "INLINE_SECONDS", 0.001)
+    model = Timed(seconds=0.03)
+    ready, engine = _ready(tmp_path, model, _BATCHING)
+    choose(ready, engine, cores=1, instances=None, threads=None)
+    assert model.batches == [1]
+
+
 def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
     model = Timed()
     ready, engine = _ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))

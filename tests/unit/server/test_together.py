@@ -85,13 +85,15 @@ def test_a_fixed_first_dimension_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row_ms", "size"),
     [
-        ({1: 20.0, 2: 16.0, 4: 14.0, 8: 13.0, 16: 12.9}, 16),
+        ({1: 2.0, 2: 1.6, 4: 1.4, 8: 1.3, 16: 1.29}, 16),
+        ({1: 20.0, 2: 16.0, 4: 14.0, 8: 13.0, 16: 12.9}, 8),
+        ({1: 300.0, 2: 250.0, 4: 210.0, 8: 200.0}, 2),
         ({1: 20.0, 2: 16.0, 4: 13.0, 8: 16.0, 16: 17.0}, 8),
         ({1: 20.0, 2: 20.1, 4: 19.0}, 1),
         ({1: 20.0}, 1),
     ],
 )
-def test_the_largest_batch_that_is_nearly_the_fastest_is_taken(row_ms: dict[int, float], size: int) -> None:
+def test_the_largest_batch_that_is_nearly_the_fastest_and_not_long_is_taken(row_ms: dict[int, float], size: int) -> None:
     assert best(row_ms) == size
 
 
