@@ -12,6 +12,8 @@ from pipeline.load.generator import Loaded
 
 # Protocol, how many clients wait for their answers, or at which part of the capacity requests arrive.
 Key: TypeAlias = tuple[Protocol, int | None, float | None]
+# The server's queue is full.
+_FULL = "status 503"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +46,16 @@ class Cell:
         """What cells of several rounds and images have in common."""
         return self.loaded.protocol, self.loaded.clients, self.share
 
+    @property
+    def refused(self) -> int:
+        """How many requests of clients that do not wait were told to come again: a full queue is no fault then."""
+        return 0 if self.share is None else self.loaded.errors.get(_FULL, 0)
+
+    @property
+    def errors(self) -> Mapping[str, int]:
+        """What went wrong, by kind."""
+        return {kind: n for kind, n in self.loaded.errors.items() if self.share is None or kind != _FULL}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
@@ -75,7 +87,7 @@ class InProcess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """The medians of a cell over all rounds, and the sums of what was checked and what went wrong.
+    """The medians of a cell over all rounds, and the sums of what was checked, refused, and what went wrong.
 
     `of_limit` is the throughput's part of the limit in the same round.
     """
@@ -86,6 +98,7 @@ class Row:
     cpu_seconds: float
     late: float | None
     checked: int
+    refused: int
     errors: Mapping[str, int]
 
 
@@ -113,8 +126,8 @@ class Report:
         limits = {each.round: each.limit for each in self.in_process}
         loaded = [cell.loaded for cell in cells]
         errors: Counter[str] = Counter()
-        for each in loaded:
-            errors.update(each.errors)
+        for cell in cells:
+            errors.update(cell.errors)
         late = [each.late for each in loaded if each.late is not None]
         return Row(
             throughput=statistics.median(each.throughput for each in loaded),
@@ -123,6 +136,7 @@ class Report:
             cpu_seconds=statistics.median(cell.cpu_seconds for cell in cells),
             late=statistics.median(late) if late else None,
             checked=sum(each.checked for each in loaded),
+            refused=sum(cell.refused for cell in cells),
             errors=dict(errors),
         )
 
@@ -143,7 +157,7 @@ class Report:
         """Everything that went wrong, by image, protocol and kind."""
         found: Counter[str] = Counter()
         for cell in self.cells:
-            for kind, count in cell.loaded.errors.items():
+            for kind, count in cell.errors.items():
                 found[f"{cell.image}, {cell.loaded.protocol}: {kind}"] += count
         return dict(found)
 

@@ -70,9 +70,10 @@ def _cells(report: Report, image: str) -> Iterator[str]:
         )
         # A generator that cannot keep up measures itself.
         late = f" late {row.late:.0f}" if row.late is not None and row.late > 1 else ""
+        refused = f" refused {row.refused}" if row.refused else ""
         yield (
             f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>10.2f}{_shown(row.latency)}"
-            f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{late}"
+            f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{refused}{late}"
         )
 
 

@@ -201,7 +201,7 @@ def test_the_front_has_limits(start: Start, archives: Path) -> None:
         idle = [http.client.HTTPConnection(host, int(port)) for _ in range(60)]
         for connection in idle:
             connection.connect()
-        # The engine's proxy passes connections on in any order: only once it has passed on all is a further one the last.
+        # The proxy passes connections on in any order: a further one is the last only when it has passed on all.
         deadline = time.monotonic() + 10
         while len(_ended(idle)) < 40 and time.monotonic() < deadline:
             time.sleep(0.01)

@@ -1,6 +1,7 @@
 """A bench end to end, with an engine whose jobs write what the real ones do: what is measured, compared and said."""
 
 import json
+import re
 from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,17 @@ def test_a_server_that_errs_fails(engine: FakeEngine, tmp_path: Path, world: Wor
     world.status = 500
     with pytest.raises(BenchError, match=r"times tiny:1\.0\.0-cpu, rest-json: status 500"):
         _bench(served.image(tmp_path, engine), engine, tmp_path)
+
+
+def test_a_full_queue_is_a_fault_only_where_clients_wait(
+    engine: FakeEngine, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.status = 503
+    with pytest.raises(BenchError, match="rest-json: status 503"):
+        _bench(served.image(tmp_path, engine), engine, tmp_path)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rest-json, ")]
+    assert [bool(re.search(r" 0 refused [1-9]", row)) for row in rows] == ["arriving" in row for row in rows]
+    assert [bool(re.search(r" [1-9]\d*$", row)) for row in rows if "arriving" not in row] == [True, True]
 
 
 def test_grpc_is_measured_where_somebody_listens(engine: FakeEngine, tmp_path: Path, world: World) -> None:

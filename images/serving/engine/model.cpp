@@ -99,7 +99,7 @@ Output output_of(Named named) {
 
 }  // namespace
 
-Model::Model(const std::string& path, bool optimize) : module_(load(path, optimize)) {}
+Model::Model(const std::string& path, bool optimize) : path_(path), module_(load(path, optimize)) {}
 
 std::vector<std::string> Model::methods() const {
   std::vector<std::string> names;
@@ -109,12 +109,28 @@ std::vector<std::string> Model::methods() const {
   return names;
 }
 
+void Model::fuse(const std::vector<IValue>& inputs) {
+  const c10::InferenceMode inference;
+  try {
+    fused_.emplace(path_, inputs);
+  } catch (const InputError&) {
+    throw;
+  } catch (const std::exception& error) {
+    throw ModelError(message_of(error));
+  }
+}
+
+void Model::unfuse() {
+  fused_.reset();
+}
+
 std::vector<Output> Model::forward(const std::vector<IValue>& inputs) const {
   const c10::InferenceMode inference;
   try {
     // `inputs` stay with the caller, so that an answer that is one of them, or a view of one, is seen to be shared.
     std::vector<Output> outputs;
-    for (auto& named : values_of(module_.get_method("forward")(inputs))) {
+    auto result = fused_ && fused_->takes(inputs) ? fused_->forward(inputs) : module_.get_method("forward")(inputs);
+    for (auto& named : values_of(std::move(result))) {
       outputs.push_back(output_of(std::move(named)));
     }
     return outputs;

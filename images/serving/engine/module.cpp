@@ -44,6 +44,15 @@ py::tuple forward_together(const Model& model, const py::sequence& requests) {
   return py::make_tuple(std::move(answered.outputs), answered.input_ns, answered.infer_ns);
 }
 
+void fuse(Model& model, const py::sequence& inputs) {
+  std::vector<c10::IValue> values;
+  for (const auto& input : request_of(inputs)) {
+    values.push_back(input.value());
+  }
+  const py::gil_scoped_release released;
+  model.fuse(values);
+}
+
 py::tuple shape_of(const Output& output) {
   py::tuple shape(output.shape.size());
   for (size_t index = 0; index < output.shape.size(); ++index) {
@@ -78,7 +87,9 @@ PYBIND11_MODULE(_engine, m) {
   py::class_<Model>(m, "Model")
       .def_property_readonly("methods", &Model::methods)
       .def("forward", &torchyard::forward, py::arg("inputs"), py::pos_only())
-      .def("forward_together", &torchyard::forward_together, py::arg("requests"), py::pos_only());
+      .def("forward_together", &torchyard::forward_together, py::arg("requests"), py::pos_only())
+      .def("fuse", &torchyard::fuse, py::arg("inputs"), py::pos_only())
+      .def("unfuse", &Model::unfuse);
 
   m.def(
       "load",
@@ -92,6 +103,7 @@ PYBIND11_MODULE(_engine, m) {
       py::call_guard<py::gil_scoped_release>());
   m.def("set_threads", &torchyard::set_threads, py::arg("count"), py::pos_only());
   m.def("threads", &torchyard::threads);
+  m.def("trim", &torchyard::trim, py::call_guard<py::gil_scoped_release>());
   m.def("torch_version", &torchyard::torch_version);
   m.def("operators", &torchyard::operators);
   m.def("upgraders", &torchyard::upgraders);

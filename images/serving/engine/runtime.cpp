@@ -4,6 +4,8 @@
 #include <set>
 #include <sstream>
 
+#include <malloc.h>
+
 #include <ATen/Parallel.h>
 #include <caffe2/serialize/versions.h>
 #include <torch/csrc/jit/mobile/compatibility/runtime_compatibility.h>
@@ -54,6 +56,10 @@ void set_threads(int count) {
 
 int threads() {
   return at::get_num_threads();
+}
+
+void trim() {
+  malloc_trim(0);
 }
 
 }  // namespace torchyard

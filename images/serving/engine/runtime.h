@@ -30,4 +30,7 @@ void set_threads(int count);
 // How many threads one operator uses when the calling thread runs it.
 int threads();
 
+// Gives memory that was freed back to the kernel; the allocator keeps it otherwise.
+void trim();
+
 }  // namespace torchyard

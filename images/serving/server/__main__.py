@@ -51,7 +51,14 @@ def _serve(contract: Contract, chosen: Settings, started: float) -> None:
 
         ready = prepare(contract, FOLDER, _engine, threads=chosen.threads)
         threads = None if chosen.plans else chosen.threads
-        plan = planning.choose(ready, _engine, cores=cgroup.threads(), instances=chosen.instances, threads=threads)
+        plan = planning.choose(
+            ready,
+            _engine,
+            cores=cgroup.threads(),
+            instances=chosen.instances,
+            threads=threads,
+            fusion=chosen.fusion,
+        )
         return Prepared(ready=ready, engine=_engine, plan=plan)
 
     def on_ready(prepared: Prepared) -> None:

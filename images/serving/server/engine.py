@@ -67,6 +67,20 @@ class Model(Protocol):
         """
         ...
 
+    def fuse(self, inputs: Sequence[Input], /) -> None:
+        """From now on a second copy of the program runs inputs of these shapes, with operators fused for them and for
+        the calling thread's number of threads. By one thread at a time, and while no other thread runs a model.
+
+        Raises:
+            InputError: as forward(), or an input is not a tensor.
+            ModelError: as forward().
+        """
+        ...
+
+    def unfuse(self) -> None:
+        """Lets the second copy go, if there is one."""
+        ...
+
 
 class Engine(Protocol):
     """Loads archives. Its exceptions are attributes, so that a fake can bring its own."""
@@ -110,4 +124,8 @@ class Engine(Protocol):
 
     def threads(self) -> int:
         """How many threads one operator uses when the calling thread runs it."""
+        ...
+
+    def trim(self) -> None:
+        """Gives memory that was freed back to the system."""
         ...

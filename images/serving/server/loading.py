@@ -14,8 +14,9 @@ from server.served import ServedModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A model that gives the right answers; `differences` are those of its outputs to the samples."""
+    """A model from `archive` that gives the right answers; `differences` are those of its outputs to the samples."""
 
+    archive: Path
     served: ServedModel
     samples: tuple[Sample, ...]
     differences: dict[str, dict[str, float]]
@@ -32,11 +33,12 @@ def prepare(contract: Contract, folder: Path, engine: Engine, *, threads: int) -
     engine.set_threads(threads)
     if contract.ops:
         load_operators(contract.ops, folder, engine)
-    model = load(folder / contract.archive.name, engine, optimize=True)
+    archive = folder / contract.archive.name
+    model = load(archive, engine, optimize=True)
     served = ServedModel(contract=contract, engine=engine, model=model)
     differences = replay(served, taken)
     warm_up(served, taken)
-    return Ready(served=served, samples=taken, differences=differences)
+    return Ready(archive=archive, served=served, samples=taken, differences=differences)
 
 
 def load_operators(ops: Operators, folder: Path, engine: Engine) -> None:

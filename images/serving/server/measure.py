@@ -1,8 +1,8 @@
 """`python3.13 -m server.measure`: how fast the model is in this process, and over the wire to a server beside it.
 
 Prints one JSON object: percentiles of sample 0 in process and over the wire, each measured in turns with the other
-after the same preparation; then what callers in threads of this process get done, which no server can surpass without
-batching: one caller with all threads, and as many callers as threads with one each.
+after the same preparation, fused where that is faster; then what callers in threads of this process get done, which no
+server can surpass without batching: one caller with all threads, and as many callers as threads with one each.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from server import settings
 from server.client import Client
 from server.engine import Engine
 from server.errors import StartError
+from server.fusing import fuse
 from server.loading import Ready, prepare
 from server.replaying import warm_up
 
@@ -63,12 +64,14 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
     contract = contracts.read(arguments.model)
     ready = prepare(contract, arguments.model, _engine, threads=threads)
     model, inputs = ready.served.model, ready.samples[0].inputs
+    fused = fuse(ready, _engine) is not None
     with Client(server, contract, inputs) as client:
         turns = in_turns(
             {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
         )
     return {
         **{name: percentiles(latencies) for name, latencies in turns.items()},
+        "fused": fused,
         "callers": [
             {"callers": callers, "threads": each, **_called(ready, _engine, callers, each, arguments.seconds)}
             for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
@@ -93,6 +96,8 @@ def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: f
     """What so many callers at once, each with so many threads for an operator, get done of sample 0."""
     model, inputs = ready.served.model, ready.samples[0].inputs
     warm = threading.Barrier(callers)
+    if callers > 1:
+        model.unfuse()
 
     def call() -> list[float]:
         engine.set_threads(threads)

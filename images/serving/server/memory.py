@@ -18,12 +18,23 @@ def bound(limit: int, status: Path = _STATUS) -> int | None:
     Nothing is bounded, and None returned, where the kernel does not tell what is allocated and what of it is used.
     RLIMIT_DATA counts private memory that can be written: https://man7.org/linux/man-pages/man2/getrlimit.2.html
     """
-    try:
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
-        allocated, resident = (int(fields[name].split()[0]) * 1024 for name in ("VmData", "RssAnon"))
-    except (OSError, KeyError, ValueError, IndexError):
+    allocated, used = _told("VmData", status), resident(status)
+    if allocated is None or used is None:
         return None
-    most = allocated + max(limit - resident - _SPARE, _SPARE)
+    most = allocated + max(limit - used - _SPARE, _SPARE)
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
     return most
+
+
+def resident(status: Path = _STATUS) -> int | None:
+    """The bytes of private memory that this process uses; None where the kernel does not tell."""
+    return _told("RssAnon", status)
+
+
+def _told(name: str, status: Path) -> int | None:
+    try:
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(fields[name].split()[0]) * 1024
+    except (OSError, KeyError, ValueError, IndexError):
+        return None

@@ -4,9 +4,10 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.engine import Engine, Input
+from server.fusing import fuse
 from server.loading import Ready
 from server.replaying import warm_up
 from server.served import ServedModel
@@ -28,12 +29,14 @@ _WARMING_SECONDS = 0.3
 class Plan:
     """`instances` threads run the model, each with `threads` for one operator.
 
-    Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none.
+    Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. The
+    operators are `fused` for single requests, or not.
     """
 
     instances: int
     threads: int
     inline_rows: int
+    fused: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +59,17 @@ class Prepared:
                 self.ready.served.answer_together(batch)
 
 
-def choose(ready: Ready, engine: Engine, *, cores: int, instances: int | None, threads: int | None) -> Plan:
-    """The plan for `cores`; `instances` and `threads` are taken as given where they are. Changes the calling thread's
-    number of threads."""
+def choose(
+    ready: Ready, engine: Engine, *, cores: int, instances: int | None, threads: int | None, fusion: bool = True
+) -> Plan:
+    """The plan for `cores`; `instances` and `threads` are taken as given where they are, and operators are fused only
+    with `fusion`. To be called in the thread that will serve, whose number of threads it changes."""
     inline = _inline_rows(ready, engine)
     if instances or threads or inline or cores == 1:
         instances = instances or (1 if inline else max(1, cores // (threads or cores)))
-        return Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
+        plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
+        alone = fusion and instances == 1 and not inline
+        return replace(plan, fused=alone and _fused(ready, engine, plan.threads) is not None)
     best, fastest = (1, cores), 0.0
     for candidate in _candidates(cores):
         throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
@@ -70,6 +77,10 @@ def choose(ready: Ready, engine: Engine, *, cores: int, instances: int | None, t
             break
         if throughput > _WORTH * fastest:
             best, fastest = candidate, throughput
+    if fusion and fastest and (seconds := _fused(ready, engine, cores)):
+        if _WORTH / seconds >= fastest:
+            return Plan(instances=1, threads=cores, inline_rows=0, fused=True)
+        ready.served.model.unfuse()
     return Plan(instances=best[0], threads=best[1], inline_rows=0)
 
 
@@ -79,6 +90,11 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     most = ready.served.contract.batching.max_size // max(1, inputs[0][1][0]) if inputs[0][1] else 1
     sizes = {most} | {2**power for power in range(1, most.bit_length()) if 2**power < most}
     return [[inputs] * size for size in sorted(sizes) if size > 1]
+
+
+def _fused(ready: Ready, engine: Engine, threads: int) -> float | None:
+    engine.set_threads(threads)
+    return fuse(ready, engine)
 
 
 def _inline_rows(ready: Ready, engine: Engine) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -12,9 +13,10 @@ import uvicorn
 from server import cgroup, log, memory, messages, rpc
 from server.app import App
 from server.body import Bodies
-from server.connection import Connection, sweep
+from server.connection import Connection, settle, sweep
 from server.contract import Contract
 from server.elsewhere import Elsewhere, processes
+from server.engine import Engine
 from server.errors import RunStuck
 from server.health import PORT
 from server.planning import Prepared
@@ -75,6 +77,13 @@ class Server(uvicorn.Server):
         """Called by uvicorn around serving."""
         yield
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Called by uvicorn to end. It would close a connection whose first request has not been read yet."""
+        for listening in self.servers:
+            listening.close()
+        await settle(self.server_state.connections)
+        await super().shutdown(sockets)
+
 
 def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings) -> rpc.Server:
     import _http2  # noqa: PLC0415 (it is in the image only)
@@ -103,8 +112,7 @@ async def _serve(
             await asyncio.sleep(0.01)
         await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
         scheduler.statistics.forget()
-        if limit := cgroup.memory():
-            memory.bound(limit)
+        _bound_memory(prepared.engine)
         if app.state == "rehearsing":
             app.state = "ready"
             on_ready(prepared)
@@ -149,6 +157,12 @@ async def _serve(
             else:
                 await task
         _end(scheduler)
+
+
+def _bound_memory(engine: Engine) -> None:
+    engine.trim()
+    if limit := cgroup.memory():
+        memory.bound(limit)
 
 
 async def _answer(server: Server, grpc: rpc.Server) -> None:

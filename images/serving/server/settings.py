@@ -1,12 +1,15 @@
 """What the environment says about how to serve."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from server import cgroup
 from server.errors import SettingsError
 from server.log import LEVELS, Level
+
+Choice = TypeVar("Choice", bound=str)
 
 _MEBIBYTE = 2**20
 _DAY_MS = 86_400_000
@@ -17,7 +20,8 @@ class Settings:
     """How to serve; what is not set has the default in brackets.
 
     `threads` for one operator (TORCHYARD_THREADS [the cgroup's cores]) and `instances`, threads that run the model
-    (TORCHYARD_INSTANCES [None: measured]); `plans` says that both are open. The largest request body in bytes
+    (TORCHYARD_INSTANCES [None: measured]); `plans` says that both are open. Whether operators may be fused for single
+    requests (TORCHYARD_FUSION [auto: where that is faster]). The largest request body in bytes
     (TORCHYARD_MAX_BODY_MIB [64]). How many requests may wait (TORCHYARD_QUEUE [128]), and how many bytes of requests
     may be held (TORCHYARD_QUEUE_MIB [128, at least one body]). How long a request may take in seconds
     (TORCHYARD_DEADLINE_MS [None: as long as it takes]), and a run of the model before the server counts as stuck
@@ -29,6 +33,7 @@ class Settings:
     threads: int
     instances: int | None
     plans: bool
+    fusion: bool
     max_body: int
     queue: int
     queue_size: int
@@ -55,6 +60,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         threads=number("THREADS", cgroup.threads(), 1024),
         instances=number("INSTANCES", 0, 1024) or None,
         plans=not (environment.get("TORCHYARD_THREADS") or environment.get("TORCHYARD_INSTANCES")),
+        fusion=_choice(environment, "TORCHYARD_FUSION", ("auto", "off"), "auto") == "auto",
         max_body=max_body,
         queue=number("QUEUE", 128, 100_000),
         queue_size=max(max_body, number("QUEUE_MIB", 128, 65_536) * _MEBIBYTE),
@@ -63,7 +69,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         grace=number("GRACE_MS", 500, _DAY_MS) / 1e3,
         connections=number("CONNECTIONS", 1024, 1_000_000),
         slow=number("SLOW_MS", 1000, _DAY_MS) / 1e3,
-        log_level=_level(environment),
+        log_level=_choice(environment, "TORCHYARD_LOG_LEVEL", LEVELS, "info"),
     )
 
 
@@ -90,9 +96,9 @@ def _number(environment: Mapping[str, str], name: str, *, default: int, most: in
     return int(text)
 
 
-def _level(environment: Mapping[str, str]) -> Level:
-    text = environment.get("TORCHYARD_LOG_LEVEL", "") or "info"
-    for level in LEVELS:
-        if text == level:
-            return level
-    raise SettingsError(f"TORCHYARD_LOG_LEVEL is {text!r}; it must be one of {', '.join(LEVELS)}, or not set.")
+def _choice(environment: Mapping[str, str], name: str, choices: Sequence[Choice], default: Choice) -> Choice:
+    text = environment.get(name, "") or default
+    for choice in choices:
+        if text == choice:
+            return choice
+    raise SettingsError(f"{name} is {text!r}; it must be one of {', '.join(choices)}, or not set.")

@@ -43,6 +43,7 @@ def hold(engine: Engine, folder: Path) -> None:
         _answers_strings_together,
         _answers_one_as_it_is,
         _blames_what_does_not_fit_together,
+        _fuses,
     ):
         promise(engine, folder)
 
@@ -278,6 +279,23 @@ def _blames_what_does_not_fit_together(engine: Engine, folder: Path) -> None:
     _refused(lambda: double.forward_together([[], []]), engine.InputError, "the same number of rows")
     (y,), *_ = double.forward_together([[_input()], [_input()]])
     assert _floats(y) == [2 * value for value in [*_X, *_X]]
+
+
+def _fuses(engine: Engine, folder: Path) -> None:
+    model, failing, echo = (_load(engine, folder, name) for name in ("double", "fails", "echo"))
+    model.unfuse()
+    model.fuse([_input()])
+    model.fuse([_input()])
+    for shape in ((2, 3), (3, 2), (6,), (2, 3)):
+        (y,) = model.forward([_input(shape)])
+        assert (tuple(y.shape), _floats(y)) == (shape, [2 * value for value in _X])
+    model.unfuse()
+    (y,) = model.forward([_input()])
+    assert _floats(y) == [2 * value for value in _X]
+    _refused(lambda: echo.fuse([_strings("a")]), engine.InputError, "only a program of tensors")
+    _refused(lambda: failing.fuse([_input()]), engine.ModelError, "out of cheese")
+    _refused(lambda: model.fuse([_input(), _input()]), engine.ModelError, "argument")
+    engine.trim()
 
 
 def _refused(action: Callable[[], object], kind: type[Exception], told: str) -> None:

@@ -122,6 +122,8 @@ class FakeModel:
     calls: int = 0
     # How many requests each run answered.
     batches: list[int] = field(default_factory=list)
+    # The shapes that it is fused for.
+    fused: tuple[tuple[int, ...], ...] | None = None
 
     @property
     def methods(self) -> list[str]:
@@ -130,6 +132,15 @@ class FakeModel:
     def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
         self.batches.append(len(requests))
         return self.forward(requests[0] if len(requests) == 1 else _stacked(requests)), 1, 2
+
+    def fuse(self, inputs: Sequence[Input], /) -> None:
+        if any(datatype == "BYTES" for datatype, _, _ in inputs):
+            raise InputError("only a program of tensors can be fused.")
+        self.forward(inputs)
+        self.fused = tuple(tuple(shape) for _, shape, _ in inputs)
+
+    def unfuse(self) -> None:
+        self.fused = None
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.calls += 1
@@ -199,6 +210,9 @@ class FakeEngine:
 
     def threads(self) -> int:
         return self._threads
+
+    def trim(self) -> None:
+        """There is nothing to give back."""
 
 
 def _strings(_: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> list[str]:

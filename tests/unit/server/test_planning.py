@@ -30,11 +30,12 @@ class Timed(FakeModel):
         return super().forward(inputs)
 
 
-def _ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any) -> tuple[Ready, FakeEngine]:
+def ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any) -> tuple[Ready, FakeEngine]:
+    """A model that is ready, and its engine."""
     described = replace(contract.read(models.write(folder, **changes)), batching=batching)
     engine = FakeEngine()
-    ready = prepare(described, folder, engine, threads=1)
-    return replace(ready, served=replace(ready.served, model=model)), engine
+    made = prepare(described, folder, engine, threads=1)
+    return replace(made, served=replace(made.served, model=model)), engine
 
 
 _BATCHING = Batching(max_size=4, max_delay_ms=0)
@@ -49,15 +50,15 @@ _BATCHING = Batching(max_size=4, max_delay_ms=0)
         ({"instances": None, "threads": 20}, (1, 20)),
     ],
 )
-def test_what_is_given_is_taken(tmp_path: Path, given: dict[str, int | None], plan: tuple[int, int]) -> None:
-    ready, engine = _ready(tmp_path, Timed())
-    chosen = choose(ready, engine, cores=8, **given)
+def test_what_is_given_is_taken(tmp_path: Path, given: dict[str, Any], plan: tuple[int, int]) -> None:
+    made, engine = ready(tmp_path, Timed())
+    chosen = choose(made, engine, cores=8, **given)
     assert (chosen.instances, chosen.threads) == plan
 
 
 def test_one_core_leaves_nothing_to_choose(tmp_path: Path) -> None:
-    ready, engine = _ready(tmp_path, Timed())
-    assert choose(ready, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1, inline_rows=0)
+    made, engine = ready(tmp_path, Timed())
+    assert choose(made, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1, inline_rows=0)
 
 
 @pytest.mark.parametrize(
@@ -69,14 +70,14 @@ def test_instances_are_as_many_as_pay(
 ) -> None:
     measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
     monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
-    ready, engine = _ready(tmp_path, Timed())
-    chosen = choose(ready, engine, cores=4, instances=None, threads=None)
+    made, engine = ready(tmp_path, Timed())
+    chosen = choose(made, engine, cores=4, instances=None, threads=None)
     assert (chosen.instances, chosen.threads) == (instances, 4 // instances)
 
 
 def test_throughput_is_that_of_all_instances(tmp_path: Path) -> None:
-    ready, engine = _ready(tmp_path, Timed(seconds=0.02))
-    rate = planning._throughput(ready.served, ready.samples[0].inputs, engine, 3, 1)
+    made, engine = ready(tmp_path, Timed(seconds=0.02))
+    rate = planning._throughput(made.served, made.samples[0].inputs, engine, 3, 1)
     # A run takes 20 ms, and more on a busy machine.
     assert rate
     assert 0 < rate <= 3 / 0.02
@@ -85,8 +86,8 @@ def test_throughput_is_that_of_all_instances(tmp_path: Path) -> None:
 def test_a_model_that_takes_long_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_SECONDS", 0.001)
     model = Timed(seconds=0.02)
-    ready, engine = _ready(tmp_path, model)
-    assert choose(ready, engine, cores=2, instances=None, threads=None).instances == 1
+    made, engine = ready(tmp_path, model)
+    assert choose(made, engine, cores=2, instances=None, threads=None).instances == 1
     assert model.calls == 1
 
 
@@ -109,26 +110,60 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
 ) -> None:
     monkeypatch.setattr(planning, "INLINE_SECONDS", 0.02)
     inputs = [{"name": "x", "datatype": "FP32", "shape": shape}]
-    ready, engine = _ready(tmp_path, Timed(seconds=seconds), batching, inputs=inputs)
-    chosen = choose(ready, engine, cores=2, instances=None, threads=None)
+    made, engine = ready(tmp_path, Timed(seconds=seconds), batching, inputs=inputs)
+    chosen = choose(made, engine, cores=2, instances=None, threads=None)
     assert chosen.inline_rows == rows
     if rows:
         assert (chosen.instances, chosen.threads) == (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("rates", "seconds", "fused"),
+    [((50.0, 70.0, 60.0), 1 / 60, True), ((50.0, 90.0, 60.0), 1 / 60, False), ((50.0, 70.0, 60.0), None, False)],
+)
+def test_a_fused_program_is_run_by_one_thread(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rates: tuple[float, ...],
+    seconds: float | None,
+    fused: bool,
+) -> None:
+    measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
+    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
+    monkeypatch.setattr(planning, "fuse", lambda *_: seconds)
+    made, engine = ready(tmp_path, Timed())
+    chosen = choose(made, engine, cores=4, instances=None, threads=None)
+    assert (chosen.fused, chosen.instances, chosen.threads) == (fused, 1 if fused else 2, 4 if fused else 2)
+    assert not choose(made, engine, cores=4, instances=None, threads=None, fusion=False).fused
+
+
+@pytest.mark.parametrize(
+    ("given", "fused"), [({"threads": 3}, True), ({"instances": 1}, True), ({"instances": 2}, False)]
+)
+def test_a_plan_that_is_given_is_fused_for_its_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], fused: bool
+) -> None:
+    monkeypatch.setattr(planning, "fuse", lambda *_: 0.01)
+    made, engine = ready(tmp_path, Timed())
+    chosen = choose(made, engine, cores=4, **{"instances": None, "threads": None} | given)
+    assert chosen.fused is fused
+    if fused:
+        assert engine.threads() == chosen.threads
+
+
 def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "INLINE_SECONDS", 0.001)
     model = Timed(seconds=0.03)
-    ready, engine = _ready(tmp_path, model, _BATCHING)
-    choose(ready, engine, cores=1, instances=None, threads=None)
+    made, engine = ready(tmp_path, model, _BATCHING)
+    choose(made, engine, cores=1, instances=None, threads=None, fusion=False)
     assert model.batches == [1]
 
 
 def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
     model = Timed()
-    ready, engine = _ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
-    assert [len(batch) for batch in batches(ready)] == [2, 4, 6]
-    prepared = Prepared(ready=ready, engine=engine, plan=Plan(instances=1, threads=3, inline_rows=0))
+    made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
+    assert [len(batch) for batch in batches(made)] == [2, 4, 6]
+    prepared = Prepared(ready=made, engine=engine, plan=Plan(instances=1, threads=3, inline_rows=0))
     prepared.warm(3)
     assert engine.threads() == 3
     assert model.batches == [1, 1, 1, 1, 2, 4, 6]
@@ -138,6 +173,6 @@ def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
     before = threading.active_count()
-    ready, engine = _ready(tmp_path, Timed(seconds=0.001))
-    choose(ready, engine, cores=4, instances=None, threads=None)
+    made, engine = ready(tmp_path, Timed(seconds=0.001))
+    choose(made, engine, cores=4, instances=None, threads=None)
     assert threading.active_count() == before

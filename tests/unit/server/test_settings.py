@@ -46,6 +46,13 @@ def test_an_unknown_level_is_refused() -> None:
         settings.read({"TORCHYARD_LOG_LEVEL": "loud"})
 
 
+@pytest.mark.parametrize(("value", "fusion"), [("", True), ("auto", True), ("off", False)])
+def test_fusion_can_be_turned_off(value: str, fusion: bool) -> None:
+    assert settings.read({"TORCHYARD_FUSION": value}).fusion is fusion
+    with pytest.raises(SettingsError, match="TORCHYARD_FUSION is 'on'; it must be one of auto, off, or not set"):
+        settings.read({"TORCHYARD_FUSION": "on"})
+
+
 @pytest.mark.parametrize("name", ["TORCHYARD_THREADS", "TORCHYARD_MAX_BODY_MIB"])
 @pytest.mark.parametrize("value", ["0", "-1", "2.5", "two", "99999", "²"])
 def test_other_values_are_refused(name: str, value: str) -> None:

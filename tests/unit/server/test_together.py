@@ -93,7 +93,9 @@ def test_a_fixed_first_dimension_is_told(tmp_path: Path) -> None:
         ({1: 20.0}, 1),
     ],
 )
-def test_the_largest_batch_that_is_nearly_the_fastest_and_not_long_is_taken(row_ms: dict[int, float], size: int) -> None:
+def test_the_largest_batch_that_is_nearly_the_fastest_and_not_long_is_taken(
+    row_ms: dict[int, float], size: int
+) -> None:
     assert best(row_ms) == size
 
 

@@ -1,0 +1,75 @@
+"""Operators are fused where the same answers come faster by it, and not otherwise."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from server import cgroup, fusing, memory
+from server.engine import Input
+from server.fusing import fuse
+from tests.unit.server.fake_engine import FakeModel, ModelError, Output
+from tests.unit.server.test_planning import Timed, ready
+
+
+@dataclass
+class Fusible(Timed):
+    """Takes `fused_seconds` once it is fused, and answers `fused_archive`'s answers then."""
+
+    fused_seconds: float = 0.0
+    fused_archive: str = "double"
+
+    def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+        if self.fused is None:
+            return super().forward(inputs)
+        time.sleep(self.fused_seconds)
+        return FakeModel(self.fused_archive).forward(inputs)
+
+
+class Unfusible(Timed):
+    """Fails when it is fused."""
+
+    def fuse(self, _: Sequence[Input], /) -> None:
+        raise ModelError("out of cheese")
+
+
+@pytest.fixture(autouse=True)
+def _in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fusing, "_SECONDS", 0.0)
+
+
+def test_what_is_faster_is_fused(tmp_path: Path) -> None:
+    model = Fusible(seconds=0.02, fused_seconds=0.001)
+    seconds = fuse(*ready(tmp_path, model))
+    assert seconds
+    assert 0.001 <= seconds < 0.02
+    assert model.fused == ((1, 3),)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Fusible(seconds=0.01, fused_seconds=0.02),
+        Fusible(seconds=0.02, fused_archive="pair"),
+        Fusible(seconds=0.0),
+        Unfusible(seconds=0.02),
+    ],
+    ids=["slower", "another answer", "hardly a run", "not fusible"],
+)
+def test_all_is_as_it_was_otherwise(tmp_path: Path, model: Timed) -> None:
+    made, engine = ready(tmp_path, model)
+    assert fuse(made, engine) is None
+    assert model.fused is None
+    made.served.answer(made.samples[0].inputs)
+
+
+@pytest.mark.parametrize(("limit", "fused"), [(None, True), (1100, True), (1000, False)])
+def test_a_copy_has_to_fit_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, fused: bool
+) -> None:
+    monkeypatch.setattr(cgroup, "memory", lambda: limit)
+    monkeypatch.setattr(memory, "resident", lambda: 1000)
+    made, engine = ready(tmp_path, Fusible(seconds=0.02))
+    assert (fuse(made, engine) is not None) is fused
