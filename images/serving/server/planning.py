@@ -70,14 +70,15 @@ def choose(
         plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
         alone = fusion and instances == 1 and not inline
         return replace(plan, fused=alone and _fused(ready, engine, plan.threads) is not None)
-    best, fastest = (1, cores), 0.0
+    best, fastest, plain = (1, cores), 0.0, 0.0
     for candidate in _candidates(cores):
         throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
         if throughput is None:
             break
+        plain = plain or 1 / throughput
         if throughput > _WORTH * fastest:
             best, fastest = candidate, throughput
-    if fusion and fastest and (seconds := _fused(ready, engine, cores)):
+    if fusion and plain and (seconds := _fused(ready, engine, cores, plain)):
         if _WORTH / seconds >= fastest:
             return Plan(instances=1, threads=cores, inline_rows=0, fused=True)
         ready.served.model.unfuse()
@@ -92,9 +93,9 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     return [[inputs] * size for size in sorted(sizes) if size > 1]
 
 
-def _fused(ready: Ready, engine: Engine, threads: int) -> float | None:
+def _fused(ready: Ready, engine: Engine, threads: int, plain: float | None = None) -> float | None:
     engine.set_threads(threads)
-    return fuse(ready, engine)
+    return fuse(ready, engine, plain=plain)
 
 
 def _inline_rows(ready: Ready, engine: Engine) -> int:

@@ -65,6 +65,16 @@ def test_all_is_as_it_was_otherwise(tmp_path: Path, model: Timed) -> None:
     made.served.answer(made.samples[0].inputs)
 
 
+def test_what_a_run_takes_is_taken_from_whoever_knows(tmp_path: Path) -> None:
+    model = Fusible(seconds=0.02, fused_seconds=0.005)
+    made, engine = ready(tmp_path, model)
+    calls = model.calls
+    assert fuse(made, engine, plain=0.004) is None
+    # No run but the one with which it was fused.
+    assert model.calls == calls + 1
+    assert fuse(made, engine, plain=0.02)
+
+
 @pytest.mark.parametrize(("limit", "fused"), [(None, True), (1100, True), (1000, False)])
 def test_a_copy_has_to_fit_into_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, fused: bool

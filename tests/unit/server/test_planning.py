@@ -71,7 +71,7 @@ def test_instances_are_as_many_as_pay(
     measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
     monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
     made, engine = ready(tmp_path, Timed())
-    chosen = choose(made, engine, cores=4, instances=None, threads=None)
+    chosen = choose(made, engine, cores=4, instances=None, threads=None, fusion=False)
     assert (chosen.instances, chosen.threads) == (instances, 4 // instances)
 
 
@@ -130,7 +130,7 @@ def test_a_fused_program_is_run_by_one_thread(
 ) -> None:
     measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
     monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
-    monkeypatch.setattr(planning, "fuse", lambda *_: seconds)
+    monkeypatch.setattr(planning, "fuse", lambda *_, plain: seconds if plain == 1 / 50 else None)
     made, engine = ready(tmp_path, Timed())
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
     assert (chosen.fused, chosen.instances, chosen.threads) == (fused, 1 if fused else 2, 4 if fused else 2)
@@ -143,7 +143,7 @@ def test_a_fused_program_is_run_by_one_thread(
 def test_a_plan_that_is_given_is_fused_for_its_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], fused: bool
 ) -> None:
-    monkeypatch.setattr(planning, "fuse", lambda *_: 0.01)
+    monkeypatch.setattr(planning, "fuse", lambda *_, plain: plain or 0.01)
     made, engine = ready(tmp_path, Timed())
     chosen = choose(made, engine, cores=4, **{"instances": None, "threads": None} | given)
     assert chosen.fused is fused
