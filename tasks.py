@@ -3,6 +3,7 @@
 import errno
 import functools
 import getpass
+import inspect
 import os
 import shutil
 import signal
@@ -70,15 +71,24 @@ _DIGEST = "sha256:… instead of what the channel before has now"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
 
 
-def command(**options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
-    """Makes a function an invoke task with help for its options; an expected error ends it with its own exit code."""
+def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
+    """Makes a function an invoke task with help for its options; an expected error ends it with its own exit code.
+
+    Only `positional` arguments can be given without their names: invoke takes `--help` for the value of one.
+    """
 
     def decorate(function: Callable[P, None]) -> "Task[Any]":
+        arguments = list(inspect.signature(function).parameters.values())[1:]
+
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
             # Stopped by a supervisor is stopped by Ctrl-C: containers and half-written files go on the way out.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             try:
+                for each in arguments[len(args) - 1 :]:
+                    if each.default is each.empty and kwargs.get(each.name) is None:
+                        name = function.__name__.replace("_", "-")
+                        raise SpecError(f"--{each.name} is missing. `inv {name} --help` says what it means.")
                 function(*args, **kwargs)
             except PipelineError as error:
                 _end(error)
@@ -95,7 +105,7 @@ def command(**options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
                     raise
                 _end(SpaceError(f"The disk is full at {error.filename or BUILD}. Free some space and run it again."))
 
-        return Task(guarded, help=options)
+        return Task(guarded, positional=positional, help=options)
 
     return decorate
 
@@ -334,7 +344,13 @@ def verify(_: Context, ref: str, key: str = "") -> None:
     say(f"{ref} verifies: every byte, {len(found.attestations)} attestations and what binds them")
 
 
-@command(before="host/path@sha256:…", after="host/path@sha256:…", key="the public key of whoever signed both")
+@command(
+    "before",
+    "after",
+    before="host/path@sha256:…",
+    after="host/path@sha256:…",
+    key="the public key of whoever signed both",
+)
 def diff(_: Context, before: str, after: str, key: str = "") -> None:
     """Show what differs between two releases, both verified: packages, operators, accuracy, size, layers."""
     signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)

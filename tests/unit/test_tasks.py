@@ -8,6 +8,7 @@ import pytest
 from invoke.collection import Collection
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.program import Program
 
 import tasks
 from pipeline.errors import PipelineError, SpaceError, SpecError
@@ -77,6 +78,20 @@ def test_a_value_becomes_an_output_on_github_and_nowhere_else(tmp_path: Path, mo
     tasks._hand_on("digest", "sha256:1")
     tasks._hand_on("other", "2")
     assert (tmp_path / "outputs").read_text() == "digest=sha256:1\nother=2\n"
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "diff"])
+def test_help_after_a_command_is_about_it(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Program(namespace=NAMESPACE).run(["inv", name, "--help"], exit=False)
+    told = capsys.readouterr().out
+    assert str(NAMESPACE[name].__doc__) in " ".join(told.split())
+
+
+def test_an_argument_that_is_missing_is_named() -> None:
+    with pytest.raises(Exit) as ended:
+        NAMESPACE["build-serving"](Context())
+    assert ended.value.code == SpecError.exit_code
+    assert "--model is missing. `inv build-serving --help` says what it means." in str(ended.value.message)
 
 
 def test_a_gate_without_a_model_asks_which() -> None:
