@@ -176,10 +176,8 @@ class App:
             self._bodies.release(held)
 
     async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
-        seconds = self._deadline
-        if told.seconds is not None and (seconds is None or told.seconds < seconds):
-            seconds = told.seconds
-        deadline = None if seconds is None else began + seconds
+        bounds = [each for each in (self._deadline, told.seconds, request.seconds) if each is not None]
+        deadline = began + min(bounds) if bounds else None
         try:
             return await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:

@@ -15,7 +15,7 @@ from server.datatypes import decode
 from server.engine import Bytes, Input
 from server.messages import Messages
 from server.refusal import Refusal
-from server.request import OWN_PARAMETERS
+from server.request import OWN_PARAMETERS, seconds
 from server.values import to_bytes
 
 _FIELDS = {
@@ -40,13 +40,15 @@ _UNKNOWN = ("shared_memory_region", "classification")
 class Request:
     """`inputs` are in the order of forward()'s arguments, `outputs` the names that are wanted, in their order.
 
-    `raw` says whether the inputs came as raw contents: an answer comes back as the question came.
+    `raw` says whether the inputs came as raw contents: an answer comes back as the question came. The client waits for
+    `seconds`, where it says so in the message.
     """
 
     message: Any
     inputs: tuple[Input, ...]
     outputs: tuple[str, ...]
     raw: bool
+    seconds: float | None = None
 
 
 def parse(contract: Contract, message: Any, raw: Sequence[memoryview]) -> Request:
@@ -68,7 +70,15 @@ def parse(contract: Contract, message: Any, raw: Sequence[memoryview]) -> Reques
         missing = ", ".join(tensor.name for tensor in contract.inputs if tensor.name not in found)
         raise Refusal(400, f"inputs: {missing} missing; the model takes all of its inputs.")
     inputs = tuple(found[tensor.name] for tensor in contract.inputs)
-    return Request(message=message, inputs=inputs, outputs=_outputs(contract, message.outputs), raw=bool(raw))
+    outputs = _outputs(contract, message.outputs)
+    return Request(message=message, inputs=inputs, outputs=outputs, raw=bool(raw), seconds=_seconds(message))
+
+
+def _seconds(message: Any) -> float | None:
+    if "timeout" not in message.parameters:
+        return None
+    parameter = message.parameters["timeout"]
+    return seconds(getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None))
 
 
 def _input(index: int, entry: Any, tensor: Tensor, raw: memoryview | None) -> Input:

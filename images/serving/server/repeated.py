@@ -80,4 +80,10 @@ def _repeated(known: _Known, content: memoryview) -> Request:
             tensors.check_raw(f"inputs ({tensor.name})", taken, tensor, part.shape)
         inputs.append((tensor.datatype.name, part.shape, taken))
     before = known.request
-    return Request(id=before.id, parameters=before.parameters, inputs=tuple(inputs), outputs=before.outputs)
+    return Request(
+        id=before.id,
+        parameters=before.parameters,
+        seconds=before.seconds,
+        inputs=tuple(inputs),
+        outputs=before.outputs,
+    )

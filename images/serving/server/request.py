@@ -35,11 +35,13 @@ class Requested:
 class Request:
     """`inputs` are in the order of forward()'s arguments, `outputs` in the order in which they are wanted.
 
-    `parameters` are those that mean nothing to this server: whoever reads the answer gets them back.
+    `parameters` are those that mean nothing to this server: whoever reads the answer gets them back. The client waits
+    for `seconds`, where it says so.
     """
 
     id: str | None
     parameters: dict[str, Any]
+    seconds: float | None = None
     inputs: tuple[Input, ...]
     outputs: tuple[Requested, ...]
 
@@ -61,7 +63,27 @@ def parse(contract: Contract, body: bytes, header_length: int | None) -> Request
     parameters = _parameters("parameters", head)
     default = _flag("parameters", parameters, "binary_data_output", default=False)
     outputs = _outputs(contract, head, default)
-    return Request(id=_id(head), parameters=_echoed(parameters), inputs=inputs, outputs=outputs)
+    return Request(
+        id=_id(head),
+        parameters=_echoed(parameters),
+        seconds=seconds(parameters.get("timeout", 0)),
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def seconds(timeout: object) -> float | None:
+    """The parameter `timeout` of a request, which is in microseconds, in seconds; None for 0, as long as it takes.
+
+    https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_schedule_policy.md
+
+    Raises:
+        Refusal: 400, it is no such number.
+    """
+    if type(timeout) is not int or not 0 <= timeout < 2**63:
+        got = str(timeout)[:50] if type(timeout) in {int, float} else kind_of(timeout)
+        raise Refusal(400, f"parameters.timeout: expected a whole number of microseconds, got {got}.")
+    return timeout / 1e6 or None
 
 
 def _echoed(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -137,9 +137,8 @@ class Services:
         if self._server.state == "loading":
             raise Refusal(503, f"Model {self._contract.name!r} is loading; ask again when ServerReady says so.")
         request = protobuf.parse(self._contract, message, raw)
-        if self._deadline is not None:
-            longest = time.monotonic() + self._deadline
-            deadline = longest if deadline is None else min(deadline, longest)
+        bounds = [time.monotonic() + each for each in (self._deadline, request.seconds) if each is not None]
+        deadline = min(bounds + ([] if deadline is None else [deadline]), default=None)
         try:
             answers = await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:

@@ -290,7 +290,9 @@ def test_what_is_not_gzip_or_holds_too_much_is_refused(app: App, body: bytes, st
 
 def test_parameters_of_the_clients_own_come_back(app: App) -> None:
     mine = {"a": "kept", "b": 2, "c": True, "d": 0.5}
-    body = _json(parameters={**mine, "timeout": 5, "list": [1], "none": None}).replace(b"0.5", b'0.5, "e": 1e400')
+    body = _json(parameters={**mine, "timeout": 5_000_000, "list": [1], "none": None}).replace(
+        b"0.5", b'0.5, "e": 1e400'
+    )
     reply = _post(app, body)
     assert reply.json["parameters"] == mine
     assert "parameters" not in _post(app, _json()).json
@@ -441,6 +443,24 @@ def test_a_deadline_that_is_no_number_is_a_400(app: App) -> None:
     reply = _post(app, _json(), headers=[(b"x-envoy-expected-rq-timeout-ms", b"soon")])
     assert reply.status == 400
     assert "X-Envoy-Expected-Rq-Timeout-Ms: expected a number of milliseconds, got 'soon'" in reply.json["error"]
+
+
+@pytest.mark.parametrize(("timeout", "least", "most"), [(0, 4, 5), (2_000_000, 1, 2), (30_000_000, 4, 5)])
+def test_a_deadline_may_be_in_the_request(tmp_path: Path, timeout: int, least: float, most: float) -> None:
+    app = _app(tmp_path, deadline=5.0)
+    # The second one's JSON is known from the first.
+    for _ in range(2):
+        assert _post(app, _json(parameters={"timeout": timeout})).status == 200
+        assert least < app._inference.seconds <= most  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("timeout", "got"), [(-1, "-1"), (0.5, "0.5"), (2**63, str(2**63)), ("1", "a string"), (True, "a boolean")]
+)
+def test_a_timeout_that_is_none_is_a_400(app: App, timeout: object, got: str) -> None:
+    reply = _post(app, _json(parameters={"timeout": timeout}))
+    assert reply.status == 400
+    assert f"parameters.timeout: expected a whole number of microseconds, got {got}." in reply.json["error"]
 
 
 def test_a_stuck_model_is_neither_live_nor_ready(app: App) -> None:

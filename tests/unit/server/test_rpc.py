@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ def test_typed_contents_are_answered_with_typed_ones(stage: Stage) -> None:
 
 
 def test_parameters_of_the_clients_own_come_back(stage: Stage) -> None:
-    parameters = {"mine": {"string_param": "kept"}, "timeout": {"int64_param": 5}}
+    parameters = {"mine": {"string_param": "kept"}, "timeout": {"int64_param": 5_000_000}}
     response = stage.response(stage.call(INFER, stage.request(parameters=parameters)))
     assert dict(response.parameters.items()).keys() == {"mine"}
     assert response.parameters["mine"].string_param == "kept"
@@ -380,17 +381,23 @@ def test_a_bomb_is_refused_at_the_limit(stage: Stage) -> None:
     assert f"at most {MESSAGE} bytes are taken" in answer.headers["grpc-message"]
 
 
-def test_the_earlier_deadline_counts(make: Make) -> None:
+def test_the_earliest_deadline_counts(make: Make) -> None:
     stage = make(deadline=5.0)
     stage.call(INFER, stage.request())
     stage.call(INFER, stage.request(), grpc_timeout="1S")
+    stage.call(INFER, stage.request(parameters={"timeout": {"int64_param": 1_000_000}}))
+    stage.call(INFER, stage.request(parameters={"timeout": {"uint64_param": 2_000_000}}), grpc_timeout="1H")
     stage.call(INFER, stage.request(), grpc_timeout="1H")
-    whole, client, server = stage.inference.deadlines
-    assert whole
-    assert client
-    assert server
-    assert client < whole
-    assert server - whole < 1
+    now = time.monotonic()
+    assert [round(deadline - now) for deadline in stage.inference.deadlines if deadline] == [5, 1, 1, 2, 5]
+
+
+@pytest.mark.parametrize("parameter", [{"int64_param": -1}, {"string_param": "1"}, {"bool_param": True}, {}])
+def test_a_timeout_that_is_none_is_refused(make: Make, parameter: dict[str, object]) -> None:
+    stage = make()
+    answer = stage.call(INFER, stage.request(parameters={"timeout": parameter}))
+    assert answer.status == Code.INVALID_ARGUMENT
+    assert "parameters.timeout: expected a whole number of microseconds" in answer.headers["grpc-message"]
 
 
 def test_a_request_that_is_not_complete_by_its_deadline_is_ended(stage: Stage) -> None:
