@@ -32,6 +32,8 @@ from pipeline.progress import say
 CLIENTS = (1, 4, 16, 64)
 # Parts of the measured capacity at which requests arrive.
 SHARES = (0.5, 0.75, 0.9)
+# And far more than that, where one generator can send so many requests a second.
+OVERLOAD, _MOST_ARRIVALS = 4.0, 6000.0
 _STARTS = 3
 _MOST_SECONDS = 60
 # All serving threads get some of the first requests.
@@ -206,6 +208,10 @@ class _Run:
                             generator.arrivals, each.id, protocol, rate=share * capacity, seconds=plan.seconds
                         )
                         cells.append(_cell(name, number, each, load, share))
+                if (rate := OVERLOAD * capacity) <= _MOST_ARRIVALS:
+                    for name, each in pairs:
+                        load = partial(generator.overload, each.id, protocol, rate=rate, seconds=plan.seconds)
+                        cells.append(_cell(name, number, each, load, OVERLOAD))
         return in_process, cells
 
     def _in_process(self, serving: Serving, number: int, seconds: float) -> InProcess:

@@ -97,6 +97,7 @@ class Row:
     latency: Percentiles
     cpu_seconds: float
     late: float | None
+    probes: Percentiles | None
     checked: int
     refused: int
     errors: Mapping[str, int]
@@ -129,12 +130,14 @@ class Report:
         for cell in cells:
             errors.update(cell.errors)
         late = [each.late for each in loaded if each.late is not None]
+        probes = [each.probes for each in loaded if each.probes]
         return Row(
             throughput=statistics.median(each.throughput for each in loaded),
             of_limit=statistics.median(cell.loaded.throughput / limits[cell.round] for cell in cells),
             latency=median([each.latency for each in loaded]),
             cpu_seconds=statistics.median(cell.cpu_seconds for cell in cells),
             late=statistics.median(late) if late else None,
+            probes=median(probes) if probes else None,
             checked=sum(each.checked for each in loaded),
             refused=sum(cell.refused for cell in cells),
             errors=dict(errors),

@@ -75,6 +75,8 @@ def _cells(report: Report, image: str) -> Iterator[str]:
             f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>10.2f}{_shown(row.latency)}"
             f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{refused}{late}"
         )
+        if row.probes:
+            yield f"{'  health and metrics meanwhile':<55}{_shown(row.probes)}"
 
 
 def _arrivals(protocol: str, share: float) -> str:

@@ -5,7 +5,8 @@ import shutil
 from base64 import b64decode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,9 @@ _OUT = Path("/torchyard/out")
 _WITNESSES = 8
 # The witness's part of the throughput, and the most that it sends a second.
 _SHARE, _MOST = 0.02, 20.0
+# What orchestrators and monitoring ask for, and how often in all.
+_PROBED = ("/v2/health/live", "/v2/health/ready", "/metrics")
+_PROBES = 30.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,8 @@ class Loaded:
 
     `rate` is that of the arrivals a second, None where `clients` waited for answers. `throughput` is answers a second,
     `checked` is how many answers were compared with what the samples say, and `errors` counts what went wrong, by
-    kind. `late` is the 99th percentile of how late the generator itself was, in milliseconds.
+    kind. `late` is the 99th percentile of how late the generator itself was, in milliseconds, and `probes` are the
+    latencies of health and metrics meanwhile, where they were asked for.
     """
 
     protocol: Protocol
@@ -44,6 +49,7 @@ class Loaded:
     throughput: float
     latency: Percentiles
     late: float | None = None
+    probes: Percentiles | None = None
     checked: int
     errors: Mapping[str, int]
 
@@ -68,6 +74,8 @@ class Generator:
             self._file(f"{protocol}.body").write_bytes(body(self._model, self._samples[0], protocol).content)
             for number, sample in enumerate(self._samples):
                 self._file(f"{protocol}-{number}.http").write_bytes(body(self._model, sample, protocol).http())
+        for number, path in enumerate(_PROBED):
+            self._file(f"probe-{number}.http").write_bytes(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -145,6 +153,19 @@ class Generator:
             errors=dict(+errors),
         )
 
+    def overload(self, serving: str, protocol: Protocol, *, rate: float, seconds: float) -> Loaded:
+        """Arrivals beside which somebody asks for health and metrics, as an orchestrator does."""
+        command = ("-m", "clients.arrivals", f"--rate={_PROBES}", f"--count={round(_PROBES * seconds)}")
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            asking = pool.submit(self._clients, serving, protocol, command, kind="probe", requests=len(_PROBED))
+            loaded = self.arrivals(serving, protocol, rate=rate, seconds=seconds)
+            probed = asking.result()
+        errors = Counter(loaded.errors) + Counter(f"probe: {reason}" for reason in probed["lost"])
+        for answer in probed["answers"]:
+            if answer["status"] != 200:
+                errors[f"{_PROBED[answer['request']]}: status {answer['status']}"] += answer["count"]
+        return replace(loaded, probes=percentiles(probed["latencies"]), errors=dict(errors))
+
     def storm(
         self, serving: str, *, clients: int, seconds: float, on_loaded: Callable[[], None]
     ) -> tuple[Mapping[str, Any], Counter[str]]:
@@ -206,12 +227,15 @@ class Generator:
         protocol: Protocol,
         command: tuple[str, ...],
         *,
+        kind: str = "",
+        requests: int = 0,
         on_line: Callable[[str], None] = say,
     ) -> Mapping[str, Any]:
-        """Runs clients of images/load with the samples as requests; what they write."""
-        out = self._file("outcome.json")
+        """Runs clients of images/load with the samples as requests, or as many of another `kind`; what they write."""
+        out = self._file(f"{kind or 'outcome'}.json")
         out.unlink(missing_ok=True)
-        files = [str(_OUT / f"{protocol}-{number}.http") for number in range(len(self._samples))]
+        count = requests or len(self._samples)
+        files = [str(_OUT / f"{kind or protocol}-{number}.http") for number in range(count)]
         arguments = (f"--port={PORTS[protocol]}", f"--out={_OUT / out.name}", *files)
         self._engine.run(self._job(serving, (_PYTHON, *command, *arguments)), on_line=on_line)
         outcome: dict[str, Any] = json.loads(out.read_bytes())

@@ -51,14 +51,15 @@ class World:
         elif "-c" in job.command:
             on_line("0" if any(str(port) in job.command[-1] for port in self.ports) else "111")
         elif "clients.arrivals" in job.command:
-            self._outcome(out, int(words["count"]), latency=0.004)
+            probed = "probe.json" in words["out"]
+            self._outcome(out / Path(words["out"]).name, int(words["count"]), latency=0.001 if probed else 0.004)
         else:
             arguments = json.loads(words["h2load"]) if "h2load" in words else job.command
             amount = dict(word.lstrip("-").partition("=")[::2] for word in arguments)
             rate = self.rates[job.beside]
             self._h2load(out, int(amount.get("requests", rate)), rate, on_line)
             if "h2load" in words:
-                self._outcome(out, 2, latency=0.004)
+                self._outcome(out / "outcome.json", 2, latency=0.004)
 
     def _h2load(self, out: Path, count: int, rate: float, on_line: Callable[[str], None]) -> None:
         rows = [f"{int(1e6 * number / rate)}\t{self.status}\t{int(1e6 / rate)}" for number in range(count)]
@@ -66,12 +67,12 @@ class World:
         on_line(f"requests: {count} total, {count} started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout")
         on_line(f"traffic: 1B (1) total, 1B (1) headers (space savings 0.00%), 1B ({self.lengths(count)}) data")
 
-    def _outcome(self, out: Path, count: int, *, latency: float) -> None:
+    def _outcome(self, file: Path, count: int, *, latency: float) -> None:
         outputs = [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": self.y}]
         body = b64encode(json.dumps({"outputs": outputs}).encode()).decode()
         answers = [{"request": 0, "status": self.status, "json": None, "body": body, "count": count}]
         outcome = {"latencies": [latency] * count, "late": [0.0001] * count, "answers": answers, "lost": {}}
-        (out / "outcome.json").write_text(json.dumps(outcome))
+        file.write_text(json.dumps(outcome))
 
 
 @pytest.fixture
@@ -114,6 +115,10 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
     # A second of a core for 248 requests and the two of the witness; h2load's 250 answers a second of 4 ms.
     assert rows["rest-binary, 4 clients"] == ["250.0", "0.50", "4.000", "4.000", "4.000", "4.000", "4", "0"]
     assert rows["rest-json, arriving at 50%"][2:5] == ["4.000", "4.000", "4.000"]
+    assert rows["rest-json, arriving at 400%"][2:5] == ["4.000", "4.000", "4.000"]
+    assert [line.split() for line in table if "meanwhile" in line] == [
+        ["health", "and", "metrics", "meanwhile", "1.000", "1.000", "1.000"]
+    ] * 2
     assert "grpc" not in "".join(table)
 
 
@@ -121,7 +126,7 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
 def test_the_record_holds_every_cell_and_the_picture_is_drawn(engine: FakeEngine, tmp_path: Path) -> None:
     report = _bench(served.image(tmp_path, engine), engine, tmp_path)
     record = json.loads((tmp_path / "build/bench.json").read_text())
-    assert len(record["cells"]) == len(report.cells) == 2 * 2 * (2 + 3)
+    assert len(record["cells"]) == len(report.cells) == 2 * 2 * (2 + 4)
     assert record["cells"][0]["loaded"]["latency"]["p50"] == 4
     drawn = ElementTree.parse(tmp_path / "build/bench.svg").getroot()
     legend = [text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")]
@@ -172,9 +177,11 @@ def test_a_full_queue_is_a_fault_only_where_clients_wait(
     engine: FakeEngine, tmp_path: Path, world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world.status = 503
-    with pytest.raises(BenchError, match="rest-json: status 503"):
+    with pytest.raises(BenchError, match="rest-json: status 503") as raised:
         _bench(served.image(tmp_path, engine), engine, tmp_path)
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("rest-json, ")]
+    assert "rest-json: /v2/health/live: status 503" in str(raised.value)
+    # At 400 % health is asked for, too, which may not be refused.
+    rows = [line for line in capsys.readouterr().out.splitlines() if re.match("rest-json, (?!.*400%)", line)]
     assert [bool(re.search(r" 0 refused [1-9]", row)) for row in rows] == ["arriving" in row for row in rows]
     assert [bool(re.search(r" [1-9]\d*$", row)) for row in rows if "arriving" not in row] == [True, True]
 

@@ -21,16 +21,17 @@ from clients.connection import Answer, Connection, Lost
 
 # Enough that the server's queue is in the server, and few enough that a server may accept all of them.
 MOST_CONNECTIONS = 256
+_OK = 200
 # How long answers are waited for after the last request's time.
 _PATIENCE = 30.0
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of the requests; of each one that was answered, in the order of answers:
-
-    `latencies` from its intended time to the end of the answer, and `late` from there to when this program got to it,
-    in seconds. `answers` counts equal ones, by which of the requests they answer; `lost` counts reasons.
+    """What came of the requests: of each one that was answered with 200, in the order of answers, `latencies` from its
+    intended time to the end of the answer; of each one that was answered, `late` from its intended time to when this
+    program got to it; both in seconds. `answers` counts equal ones, by which of the requests they answer; `lost` counts
+    reasons.
     """
 
     latencies: list[float] = field(default_factory=list)
@@ -143,7 +144,8 @@ class Arrivals:
                 self._lose(sent.connection, lost)
 
     def _keep(self, sent: _Sent, answer: Answer) -> None:
-        self._outcome.latencies.append(time.perf_counter() - self._time_of(sent.number))
+        if answer.status == _OK:
+            self._outcome.latencies.append(time.perf_counter() - self._time_of(sent.number))
         self._outcome.late.append(sent.late)
         self._outcome.answers[sent.number % len(self._requests), answer] += 1
         del self._busy[sent.connection.fileno()]

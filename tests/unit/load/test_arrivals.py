@@ -57,6 +57,13 @@ def test_a_connection_that_ends_is_a_request_lost(connect_to: Callable[[Peer], N
     assert outcome.lost == {"the server closed the connection": 1}
 
 
+def test_whoever_is_told_to_come_again_was_not_answered_soon(connect_to: Callable[[Peer], None]) -> None:
+    connect_to(Peer(lambda number: answer(b"fine") if number else answer(b"full", status="503 Service Unavailable")))
+    outcome = Arrivals(ADDRESS, [b"request"], rate=200).run(4)
+    assert (len(outcome.latencies), len(outcome.late)) == (3, 4)
+    assert sorted(each["status"] for each in outcome.told()["answers"]) == [200, 503]
+
+
 def test_a_connection_that_is_to_be_closed_is_not_used_again(connect_to: Callable[[Peer], None]) -> None:
     peer = Peer(lambda _: answer(b"last", fields="Connection: close\r\n"))
     connect_to(peer)
