@@ -14,14 +14,21 @@ from server.waiting import Job, Waiting
 class Instances:
     """Takes jobs from the event loop and hands back runs. A batch is what has queued up while the last one ran."""
 
-    def __init__(self, served: ServedModel, statistics: Statistics, deliver: Callable[[list[Done]], None]) -> None:
-        """`deliver` is called in the threads, once a batch."""
+    def __init__(
+        self,
+        served: ServedModel,
+        statistics: Statistics,
+        deliver: Callable[[list[Done]], None],
+        *,
+        least_rows: int = 1,
+    ) -> None:
+        """`deliver` is called in the threads, once a batch; fewer than `least_rows` are no batch."""
         batching = served.contract.batching
         self._served = served
         self._statistics = statistics
         self._deliver = deliver
         self._delay_ns = int(batching.max_delay_ms * 1e6)
-        self._waiting = Waiting(most_rows=batching.max_size)
+        self._waiting = Waiting(most_rows=batching.max_size, least_rows=least_rows)
         self._changed = threading.Condition(threading.Lock())
         self._idle = 0
         self._stopping = False

@@ -21,6 +21,7 @@ _WORTH = 1.25
 _SECONDS = 0.1
 _FEWEST = 2
 _TIMED = 5
+_SPECIALISED = 2
 # Batches, the small ones first, are run once each before the model is ready, as long as that takes no longer in all.
 _WARMING_SECONDS = 0.3
 
@@ -29,14 +30,15 @@ _WARMING_SECONDS = 0.3
 class Plan:
     """`instances` threads run the model, each with `threads` for one operator.
 
-    Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. The
-    operators are `fused` for single requests, or not.
+    Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. Where
+    operators are `fused` for single requests, fewer than `least_rows` rows are no batch but run one after the other.
     """
 
     instances: int
     threads: int
     inline_rows: int
     fused: bool = False
+    least_rows: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,7 @@ class Prepared:
             warm_up(self.ready.served, self.ready.samples)
         started = time.perf_counter()
         for batch in batches(self.ready):
-            if time.perf_counter() - started < _WARMING_SECONDS:
+            if _rows(batch) >= self.plan.least_rows and time.perf_counter() - started < _WARMING_SECONDS:
                 self.ready.served.answer_together(batch)
 
 
@@ -68,8 +70,7 @@ def choose(
     if instances or threads or inline or cores == 1:
         instances = instances or (1 if inline else max(1, cores // (threads or cores)))
         plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
-        alone = fusion and instances == 1 and not inline
-        return replace(plan, fused=alone and _fused(ready, engine, plan.threads) is not None)
+        return _fused(plan, ready, engine) or plan if fusion and instances == 1 and not inline else plan
     best, fastest, plain = (1, cores), 0.0, 0.0
     for candidate in _candidates(cores):
         throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
@@ -78,11 +79,10 @@ def choose(
         plain = plain or 1 / throughput
         if throughput > _WORTH * fastest:
             best, fastest = candidate, throughput
-    if fusion and plain and (seconds := _fused(ready, engine, cores, plain)):
-        if _WORTH / seconds >= fastest:
-            return Plan(instances=1, threads=cores, inline_rows=0, fused=True)
-        ready.served.model.unfuse()
-    return Plan(instances=best[0], threads=best[1], inline_rows=0)
+    alone = Plan(instances=1, threads=cores, inline_rows=0)
+    if fusion and plain and (fused := _fused(alone, ready, engine, plain=plain, fastest=fastest)):
+        return fused
+    return replace(alone, instances=best[0], threads=best[1])
 
 
 def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
@@ -93,9 +93,36 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     return [[inputs] * size for size in sorted(sizes) if size > 1]
 
 
-def _fused(ready: Ready, engine: Engine, threads: int, plain: float | None = None) -> float | None:
-    engine.set_threads(threads)
-    return fuse(ready, engine, plain=plain)
+def _fused(
+    plan: Plan, ready: Ready, engine: Engine, *, plain: float | None = None, fastest: float = 0.0
+) -> Plan | None:
+    """The plan with operators fused, where that is faster and others do not get much more than that done in a second:
+    `fastest` is the most of theirs."""
+    engine.set_threads(plan.threads)
+    seconds = fuse(ready, engine, plain=plain)
+    if seconds is None:
+        return None
+    if fastest * seconds > _WORTH:
+        ready.served.model.unfuse()
+        return None
+    return replace(plan, fused=True, least_rows=_least_rows(ready, seconds))
+
+
+def _least_rows(ready: Ready, seconds: float) -> int:
+    """From how many rows on a batch takes less than its requests one after the other, each of which takes `seconds`;
+    more than there may be where none does."""
+    for batch in batches(ready):
+        # What torch specialises in the first run of a shape is done in the second.
+        for _ in range(_SPECIALISED):
+            started = time.perf_counter()
+            ready.served.answer_together(batch)
+            if time.perf_counter() - started < len(batch) * seconds:
+                return _rows(batch)
+    return ready.served.contract.batching.max_size + 1
+
+
+def _rows(batch: Sequence[Sequence[Input]]) -> int:
+    return sum(inputs[0][1][0] for inputs in batch)
 
 
 def _inline_rows(ready: Ready, engine: Engine) -> int:

@@ -107,8 +107,10 @@ class Scheduler:
     def _work(self) -> None:
         try:
             prepared = self._prepare()
-            self._instances = Instances(prepared.ready.served, self.statistics, self._hand_over)
             plan = prepared.plan
+            self._instances = Instances(
+                prepared.ready.served, self.statistics, self._hand_over, least_rows=plan.least_rows
+            )
             others = [
                 warmed(lambda: prepared.warm(plan.threads), self._instances.serve, name=f"inference-{number}")
                 for number in range(1, plan.instances)

@@ -49,9 +49,11 @@ class Shapes:
 class Waiting:
     """Jobs by shape, oldest first. Not safe for several threads at once."""
 
-    def __init__(self, *, most_rows: int) -> None:
-        """At most `most_rows` are run together; a job of more is run alone."""
+    def __init__(self, *, most_rows: int, least_rows: int = 1) -> None:
+        """At most `most_rows` are run together; a job of more is run alone. Where fewer than `least_rows` wait, they
+        are run one after the other."""
         self._most_rows = most_rows
+        self._least_rows = least_rows
         self._queues: dict[Shape | int, deque[Job]] = {}
         self._alone = 0
         self.count = 0
@@ -80,7 +82,8 @@ class Waiting:
         while self._queues and not taken:
             key = self._next()
             queue = self._queues[key]
-            while queue and (not taken or rows + queue[0].rows <= self._most_rows):
+            few = self._least_rows > 1 and sum(job.rows for job in queue) < self._least_rows
+            while queue and (not taken or (not few and rows + queue[0].rows <= self._most_rows)):
                 job = queue.popleft()
                 self.count -= 1
                 self.size -= job.size

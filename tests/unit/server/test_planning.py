@@ -151,6 +151,29 @@ def test_a_plan_that_is_given_is_fused_for_its_threads(
         assert engine.threads() == chosen.threads
 
 
+@dataclass
+class Batched(Timed):
+    """Takes `seconds` for a run of any number of requests, and 0.4 of that for one once it is fused."""
+
+    def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
+        if len(requests) == 1 and self.fused:
+            self.batches.append(1)
+            time.sleep(0.4 * self.seconds)
+            return FakeModel.forward(self, requests[0]), 1, 2
+        return super().forward_together(requests)
+
+
+@pytest.mark.parametrize(("batching", "least"), [(Batching(max_size=6, max_delay_ms=0), 4), (ALONE, 2)])
+def test_batches_begin_where_they_are_faster_than_fused_runs(tmp_path: Path, batching: Batching, least: int) -> None:
+    model = Batched(seconds=0.03)
+    made, engine = ready(tmp_path, model, batching)
+    plan = choose(made, engine, cores=1, instances=None, threads=None)
+    assert (plan.fused, plan.least_rows) == (True, least)
+    ran = len(model.batches)
+    Prepared(ready=made, engine=engine, plan=plan).warm(1, prepared=True)
+    assert model.batches[ran:] == ([4, 6] if batching.max_size > 1 else [])
+
+
 def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "INLINE_SECONDS", 0.001)
     model = Timed(seconds=0.03)
