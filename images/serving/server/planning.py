@@ -12,8 +12,9 @@ from server.loading import Ready
 from server.replaying import warm_up
 from server.served import ServedModel
 
-# A full batch that takes no longer may be run on the event loop: handing it to a thread and back takes about 0.1 ms,
-# and everybody else who wants the loop waits no longer than this.
+# Handing a batch to a thread and back takes about so long. One that takes no longer than the next may be run on the
+# event loop: everybody else who wants the loop waits for that.
+_HAND_OVER_SECONDS = 1e-4
 INLINE_SECONDS = 5e-4
 # More instances answer one client later: only for so much more throughput.
 _WORTH = 1.25
@@ -21,7 +22,6 @@ _WORTH = 1.25
 _SECONDS = 0.1
 _FEWEST = 2
 _TIMED = 5
-_SPECIALISED = 2
 # Batches, the small ones first, are run once each before the model is ready, as long as that takes no longer in all.
 _WARMING_SECONDS = 0.3
 
@@ -112,12 +112,14 @@ def _least_rows(ready: Ready, seconds: float) -> int:
     """From how many rows on a batch takes less than its requests one after the other, each of which takes `seconds`;
     more than there may be where none does."""
     for batch in batches(ready):
-        # What torch specialises in the first run of a shape is done in the second.
-        for _ in range(_SPECIALISED):
+        # The first runs of a shape prepare for the next ones; beside what takes long that is little.
+        times, until = list[float](), time.perf_counter() + _SECONDS / 2
+        while not times or (len(times) < _TIMED and time.perf_counter() < until):
             started = time.perf_counter()
             ready.served.answer_together(batch)
-            if time.perf_counter() - started < len(batch) * seconds:
-                return _rows(batch)
+            times.append(time.perf_counter() - started)
+        if min(times) < len(batch) * (seconds + _HAND_OVER_SECONDS):
+            return _rows(batch)
     return ready.served.contract.batching.max_size + 1
 
 
