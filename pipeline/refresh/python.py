@@ -23,10 +23,12 @@ def stale(home: Path) -> Iterator[Stale]:
     Raises:
         PinsError: uv found no solution, or no index.
     """
-    for source in (Path("requirements.in"), *sorted(path.relative_to(home) for path in home.glob("images/*/*.in"))):
+    folders = ("images/*", "tests/containers/*")
+    sources = sorted(path.relative_to(home) for folder in folders for path in home.glob(f"{folder}/requirements.in"))
+    for source in (Path("requirements.in"), *sources):
         lock = home / source.with_suffix(".lock")
         progress.say(f"resolving {source}")
-        text = _compiled(source, home, _IMAGE if source.parts[0] == "images" else _HOST)
+        text = _compiled(source, home, _IMAGE if source in sources else _HOST)
         yield Stale(path=lock, text=text, changes=changes(lock.read_text(encoding="utf-8"), text))
 
 
