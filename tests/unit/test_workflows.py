@@ -91,9 +91,13 @@ def _faults_of(step: dict[str, Any], known: set[str]) -> Iterator[str]:
         yield f"{run!r} has a variable without quotes"
     arguments = shlex.split(command["arguments"])
     try:
-        Parser(contexts=COMMANDS).parse_argv(arguments)
+        parsed = Parser(contexts=COMMANDS).parse_argv(arguments)
     except ParseError as error:
         yield f"inv {command['arguments']}: {error}"
+        return
+    for argument in (each for context in parsed for each in context.args.values()):
+        if argument.value is None:
+            yield f"inv {command['arguments']}: --{argument.name} is missing"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -158,7 +162,7 @@ def _step(workflow: Workflow, key: str) -> dict[str, Any]:
         (lambda w: _step(w, "run").update(run="./inv lint\ncurl x"), r"'\./inv lint\\ncurl x' is no \./inv command"),
         (lambda w: _step(w, "run").update(run="./inv tset"), "inv tset: No idea what 'tset' is"),
         (lambda w: _step(w, "run").update(run="./inv test --onyl unit"), "inv test --onyl unit: "),
-        (lambda w: _step(w, "run").update(run="./inv train"), "inv train: 'train' did not receive .*'model'"),
+        (lambda w: _step(w, "run").update(run="./inv train"), "inv train: --model is missing"),
         (lambda w: _step(w, "run").update(run='./inv train --model "$MODEL"'), "MODEL is nowhere set"),
         (lambda w: _step(w, "run").update(run="./inv train --model $MODEL", env={"MODEL": 1}), "without quotes"),
         (lambda w: _step(w, "run").update(run='./inv train --model "${{ inputs.model }}"'), "interpolation in"),
