@@ -63,6 +63,7 @@ def promote(
         *policies.judge(channel, evidence, approved=approved, now=now),
         *_placed(channel.source, source, digest, channel.signers, office),
         *_unbroken(to, target, channel.signers, office, unfinished=digest),
+        *_unknown(office.key.with_suffix(".pub"), channel),
     )
     if findings:
         raise PromoteError(told(f"{model} {digest} may not go from {channel.source} to {to}", findings))
@@ -206,6 +207,20 @@ def _unbroken(
     log = logs.read(target, signers=signers, registry=office.registry, cosign=office.cosign)
     yield from log.problems
     yield from drift(log, _tagged(target, name, office.registry), where=f"{target}:{name}", unfinished=unfinished)
+
+
+def _unknown(public: Path, channel: Channel) -> Iterator[Finding]:
+    """What we sign for a channel has to count there. Where our public key is not at hand, cosign will tell."""
+    if public.is_file() and public.read_bytes() not in {_content(signer.key) for signer in channel.signers}:
+        text = f"is the key that would sign here, and none of the signers of {channel.name}"
+        cure = (
+            "Add it in promotion.toml to [signers] and to the channel's signers, or sign with the key of one of them."
+        )
+        yield finding("not-a-signer", str(public), text, cure)
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
 
 
 def _log(target: Repository, channel: Channel, office: Office) -> Log:

@@ -120,6 +120,22 @@ def test_a_dry_run_writes_nothing(office: Office) -> None:
     assert office.registry.tags(office.repository("staging", "tiny")) == ()
 
 
+def test_whoever_is_no_signer_of_a_channel_copies_nothing_there(office: Office, tmp_path: Path) -> None:
+    _release(office)
+    channel = office.policy.channel("staging")
+    asked = replace(channel, signers=(replace(channel.signers[0], key=tmp_path / "asked" / "cosign.pub"),))
+    policy = replace(office.policy, channels={**office.policy.channels, "staging": asked})
+    there = replace(office, policy=policy, key=tmp_path / "cosign.key")
+    (tmp_path / "asked").mkdir()
+    for path in (asked.signers[0].key, tmp_path / "cosign.pub"):
+        path.write_bytes(b"ours")
+    assert promote("tiny", to="staging", dry_run=True, now=NOW, office=there) is None
+    (tmp_path / "cosign.pub").write_bytes(b"theirs")
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*none of the signers of staging"):
+        promote("tiny", to="staging", now=NOW, office=there)
+    assert office.registry.tags(office.repository("staging", "tiny")) == ()
+
+
 def test_a_refusal_lists_every_condition_and_writes_nothing(office: Office) -> None:
     digest = _release(office)
     where = office.repository(RELEASES, "tiny")
