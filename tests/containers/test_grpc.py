@@ -11,7 +11,6 @@ from typing import Any
 
 import grpc
 import hpack
-import ml_dtypes
 import numpy as np
 import pytest
 import requests
@@ -28,22 +27,8 @@ from pipeline.engine.docker import DockerEngine
 from tests.containers.conftest import SERVING, Running, Start
 from tests.containers.test_server import HOME, PYTHON, TEXTS
 from tests.unit.server import grpc_frames
+from tests.unit.server.wire import NUMPY
 
-_NUMPY = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -92,7 +77,7 @@ def test_the_real_http2_keeps_the_contract_of_the_fake(engine: DockerEngine, run
 def _value(datatype: str, rows: int) -> np.ndarray[Any, Any]:
     if datatype == "BOOL":
         return np.resize(np.array([True, False]), (rows, 2))
-    kind = _NUMPY[datatype]
+    kind = NUMPY[datatype]
     if datatype.startswith(("FP", "BF")):
         return np.resize(np.array([1.0, -0.5, 3.0, np.inf], kind), (rows, 2))
     limits = np.iinfo(kind)
@@ -100,7 +85,7 @@ def _value(datatype: str, rows: int) -> np.ndarray[Any, Any]:
 
 
 def _inputs(module: Any, rows: int, **options: Any) -> tuple[list[Any], dict[str, np.ndarray[Any, Any]]]:
-    values = {name: _value(name, rows) for name in _NUMPY}
+    values = {name: _value(name, rows) for name in NUMPY}
     scalars = {"one": np.array(1.5), "other": np.array(2.0)}
     tensors = []
     for name, value in {**scalars, **values}.items():
@@ -124,7 +109,7 @@ def test_every_datatype_in_binary(every: Running, protocol: str, rows: int) -> N
 
 
 def test_every_datatype_in_json(every: Running) -> None:
-    names = [name for name in _NUMPY if name not in {"FP16", "BF16"}]
+    names = [name for name in NUMPY if name not in {"FP16", "BF16"}]
     tensors, expected = [], {name: _value(name, 1) for name in names}
     for name, value in {"one": np.array(1.5), "other": np.array(2.0), **expected}.items():
         kind = name if name in expected else "FP64"
@@ -149,7 +134,7 @@ def test_typed_contents_of_every_datatype(every: Running) -> None:
     request = pb.ModelInferRequest(model_name="every", id="typed")
     for name in ("one", "other"):
         request.inputs.add(name=name, datatype="FP64", shape=[]).contents.fp64_contents.append(1.5)
-    for name in _NUMPY:
+    for name in NUMPY:
         value = _value(name, 1) if name in fields else np.zeros((0, 2))
         tensor = request.inputs.add(name=name, datatype=name, shape=value.shape)
         if name in fields:

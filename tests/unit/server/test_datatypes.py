@@ -1,38 +1,22 @@
 """Values to bytes and back, against numpy."""
 
 import math
-from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from server.datatypes import DATATYPES, decode, encode
+from tests.unit.server.wire import NUMPY
 
-_NUMPY: dict[str, Any] = {
-    "BOOL": np.bool_,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 _INTEGERS = [name for name, datatype in DATATYPES.items() if datatype.kind == "integer"]
 _FLOATS = [name for name, datatype in DATATYPES.items() if datatype.kind == "number"]
 
 
 def test_every_datatype_is_as_wide_as_numpys() -> None:
     assert {name: datatype.size for name, datatype in DATATYPES.items() if datatype.kind != "string"} == {
-        name: np.dtype(kind).itemsize for name, kind in _NUMPY.items()
+        name: np.dtype(kind).itemsize for name, kind in NUMPY.items()
     }
 
 
@@ -42,7 +26,7 @@ def test_integers_round_trip(name: str, data: st.DataObject) -> None:
     datatype = DATATYPES[name]
     values = data.draw(st.lists(st.integers(int(datatype.least), int(datatype.most))))
     content = encode(datatype, values)
-    assert bytes(content) == np.array(values, _NUMPY[name]).tobytes()
+    assert bytes(content) == np.array(values, NUMPY[name]).tobytes()
     assert decode(datatype, content) == values
 
 
@@ -54,9 +38,9 @@ def test_numbers_are_rounded_as_numpy_does(name: str, data: st.DataObject) -> No
     content = encode(datatype, values)
     with np.errstate(under="ignore"):
         # BF16 from FP32, which is what JSON's numbers are rounded to first.
-        through = np.array(values, np.float32 if name == "BF16" else _NUMPY[name])
-        assert bytes(content) == through.astype(_NUMPY[name]).tobytes()
-    assert decode(datatype, content) == through.astype(_NUMPY[name]).astype(np.float64).tolist()
+        through = np.array(values, np.float32 if name == "BF16" else NUMPY[name])
+        assert bytes(content) == through.astype(NUMPY[name]).tobytes()
+    assert decode(datatype, content) == through.astype(NUMPY[name]).astype(np.float64).tolist()
 
 
 @given(st.lists(st.booleans()))
@@ -67,7 +51,7 @@ def test_booleans_round_trip(values: list[bool]) -> None:
 
 @pytest.mark.parametrize("name", _FLOATS)
 def test_what_is_not_finite_is_decoded(name: str) -> None:
-    content = np.array([math.inf, -math.inf, math.nan], _NUMPY[name]).tobytes()
+    content = np.array([math.inf, -math.inf, math.nan], NUMPY[name]).tobytes()
     infinite, minus, nan = decode(DATATYPES[name], content)
     assert (infinite, minus) == (math.inf, -math.inf)
     assert math.isnan(nan)
@@ -75,6 +59,6 @@ def test_what_is_not_finite_is_decoded(name: str) -> None:
 
 def test_encoded_bytes_are_nobody_elses() -> None:
     """A model may write to its input, and Python shares short bytes objects."""
-    for name in _NUMPY:
+    for name in NUMPY:
         datatype = DATATYPES[name]
         assert not memoryview(encode(datatype, [1])).readonly

@@ -1,9 +1,13 @@
-"""Messages and JSON of requests that are nearly right, for property-based tests and for the fuzzers of a container."""
+"""What goes over the wire in tests: numpy's datatypes, and requests that are nearly right, for property-based tests and
+for the fuzzers of a container.
+"""
 
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
+import numpy as np
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from grpc_tools import protoc
 from hypothesis import strategies as st
@@ -13,6 +17,22 @@ from server.datatypes import DATATYPES
 from server.messages import Messages
 
 PROTO = Path(__file__).resolve().parents[3] / "images" / "serving" / "proto"
+# What numpy calls the datatypes but BYTES.
+NUMPY: dict[str, Any] = {
+    "BOOL": np.bool_,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
 _WORDS = ("x", "y", "tiny", "perceptron", "1.0.0", "FP32", "BYTES", "", "binary_data", "\ud7ff", "a" * 300)
 _SIZES = (0, 1, 3, 10, -1, 2**31, 2**62, 2**63 - 1, -(2**63))
 _NUMBERS = st.one_of(st.sampled_from(_SIZES), st.integers(-(2**70), 2**70), st.floats())
