@@ -37,7 +37,9 @@ def fuse(ready: Ready, engine: Engine, *, plain: float | None = None) -> float |
         same = [sample for sample in ready.samples if shapes_of(sample) == shapes_of(first)]
         replay(ready.served, same)
         fused = _seconds(ready, first)
-    except (engine.InputError, engine.ModelError, SamplesDisagree) as error:
+    except SamplesDisagree as error:
+        log.event("not-fused", level="warning", reason=str(error))
+    except (engine.InputError, engine.ModelError) as error:
         log.event("not-fused", level="debug", reason=str(error))
     else:
         if _WORTH * fused < plain:

@@ -1,5 +1,6 @@
 """Operators are fused where the same answers come faster by it, and not otherwise."""
 
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,13 @@ def test_all_is_as_it_was_otherwise(tmp_path: Path, model: Timed) -> None:
     assert fuse(made, engine) is None
     assert model.fused is None
     made.served.answer(made.samples[0].inputs)
+
+
+def test_other_answers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert fuse(*ready(tmp_path, Fusible(seconds=0.02, fused_archive="pair"))) is None
+    told = json.loads(capsys.readouterr().err)
+    assert (told["event"], told["level"]) == ("not-fused", "warning")
+    assert "forward() returned 2" in told["reason"]
 
 
 def test_what_a_run_takes_is_taken_from_whoever_knows(tmp_path: Path) -> None:
