@@ -69,7 +69,7 @@ class Model(Protocol):
 
     def fuse(self, inputs: Sequence[Input], /) -> None:
         """From now on a second copy of the program runs inputs of these shapes, with operators fused for them and for
-        the calling thread's number of threads. By one thread at a time, and while no other thread runs a model.
+        the calling thread's number of threads. No other thread may run a model meanwhile.
 
         Raises:
             InputError: as forward(), or an input is not a tensor.

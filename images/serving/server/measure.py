@@ -96,8 +96,9 @@ def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: f
     """What so many callers at once, each with so many threads for an operator, get done of sample 0."""
     model, inputs = ready.served.model, ready.samples[0].inputs
     warm = threading.Barrier(callers)
-    if callers > 1:
-        model.unfuse()
+    model.unfuse()
+    engine.set_threads(threads)
+    fuse(ready, engine)
 
     def call() -> list[float]:
         engine.set_threads(threads)

@@ -1,5 +1,6 @@
 """How many threads run the model, and with how many of its own each: decided by a short measurement at start."""
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -67,22 +68,27 @@ def choose(
     """The plan for `cores`; `instances` and `threads` are taken as given where they are, and operators are fused only
     with `fusion`. To be called in the thread that will serve, whose number of threads it changes."""
     inline = _inline_rows(ready, engine)
+    seconds = None
     if instances or threads or inline or cores == 1:
         instances = instances or (1 if inline else max(1, cores // (threads or cores)))
         plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
-        return _fused(plan, ready, engine) or plan if fusion and instances == 1 and not inline else plan
-    best, fastest, plain = (1, cores), 0.0, 0.0
+    else:
+        plan, seconds = _fastest(ready, engine, cores)
+    return plan if inline or not fusion else _fused(plan, ready, engine, seconds)
+
+
+def _fastest(ready: Ready, engine: Engine, cores: int) -> tuple[Plan, float]:
+    """The plan that gets most done, with few instances where the difference is small, and the seconds of a run where
+    all instances run, which are endless where one takes too long to find out."""
+    best, fastest = (1, cores), 0.0
     for candidate in _candidates(cores):
         throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
         if throughput is None:
             break
-        plain = plain or 1 / throughput
         if throughput > _WORTH * fastest:
             best, fastest = candidate, throughput
-    alone = Plan(instances=1, threads=cores, inline_rows=0)
-    if fusion and plain and (fused := _fused(alone, ready, engine, plain=plain, fastest=fastest)):
-        return fused
-    return replace(alone, instances=best[0], threads=best[1])
+    plan = Plan(instances=best[0], threads=best[1], inline_rows=0)
+    return plan, plan.instances / fastest if fastest else math.inf
 
 
 def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
@@ -93,19 +99,16 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     return [[inputs] * size for size in sorted(sizes) if size > 1]
 
 
-def _fused(
-    plan: Plan, ready: Ready, engine: Engine, *, plain: float | None = None, fastest: float = 0.0
-) -> Plan | None:
-    """The plan with operators fused, where that is faster and others do not get much more than that done in a second:
-    `fastest` is the most of theirs."""
+def _fused(plan: Plan, ready: Ready, engine: Engine, plain: float | None) -> Plan:
+    """The plan with operators fused where that gets more done; `plain` are the seconds of a run without."""
+
+    def measure() -> float:
+        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, plan.instances, plan.threads)
+        return plan.instances / throughput if throughput else math.inf
+
     engine.set_threads(plan.threads)
-    seconds = fuse(ready, engine, plain=plain)
-    if seconds is None:
-        return None
-    if fastest * seconds > _WORTH:
-        ready.served.model.unfuse()
-        return None
-    return replace(plan, fused=True, least_rows=_least_rows(ready, seconds))
+    seconds = fuse(ready, engine, plain=plain, measure=measure)
+    return plan if seconds is None else replace(plan, fused=True, least_rows=_least_rows(ready, seconds))
 
 
 def _least_rows(ready: Ready, seconds: float) -> int:

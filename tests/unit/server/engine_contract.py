@@ -289,6 +289,13 @@ def _fuses(engine: Engine, folder: Path) -> None:
     for shape in ((2, 3), (3, 2), (6,), (2, 3)):
         (y,) = model.forward([_input(shape)])
         assert (tuple(y.shape), _floats(y)) == (shape, [2 * value for value in _X])
+    answers: list[list[float]] = []
+    threads = [threading.Thread(target=lambda: answers.append(_floats(model.forward([_input()])[0]))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [[2 * value for value in _X]] * 8
     model.unfuse()
     (y,) = model.forward([_input()])
     assert _floats(y) == [2 * value for value in _X]

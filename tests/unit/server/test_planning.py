@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,38 +117,33 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
         assert (chosen.instances, chosen.threads) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    ("rates", "seconds", "fused"),
-    [((50.0, 70.0, 60.0), 1 / 60, True), ((50.0, 90.0, 60.0), 1 / 60, False), ((50.0, 70.0, 60.0), None, False)],
-)
-def test_a_fused_program_is_run_by_one_thread(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rates: tuple[float, ...],
-    seconds: float | None,
-    fused: bool,
+@pytest.mark.parametrize("seconds", [0.001, None])
+def test_the_plan_that_gets_most_done_is_fused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
 ) -> None:
-    measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
+    measured = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
     monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
-    monkeypatch.setattr(planning, "fuse", lambda *_, plain: seconds if plain == 1 / 50 else None)
     made, engine = ready(tmp_path, Timed())
+    asked: list[tuple[float, float]] = []
+
+    def fuse(_: object, __: object, *, plain: float, measure: Callable[[], float]) -> float | None:
+        asked.append((plain, measure()))
+        return seconds
+
+    monkeypatch.setattr(planning, "fuse", fuse)
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
-    assert (chosen.fused, chosen.instances, chosen.threads) == (fused, 1 if fused else 2, 4 if fused else 2)
+    assert (chosen.instances, chosen.threads, chosen.fused) == (2, 2, seconds is not None)
+    assert (engine.threads(), asked) == (2, [(2 / 80, 2 / 80)])
     assert not choose(made, engine, cores=4, instances=None, threads=None, fusion=False).fused
+    assert len(asked) == 1
 
 
-@pytest.mark.parametrize(
-    ("given", "fused"), [({"threads": 3}, True), ({"instances": 1}, True), ({"instances": 2}, False)]
-)
-def test_a_plan_that_is_given_is_fused_for_its_threads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], fused: bool
-) -> None:
-    monkeypatch.setattr(planning, "fuse", lambda *_, plain: plain or 0.01)
-    made, engine = ready(tmp_path, Timed())
+@pytest.mark.parametrize("given", [{"threads": 3}, {"instances": 1}, {"instances": 2}])
+def test_a_plan_that_is_given_is_fused_for_its_threads(tmp_path: Path, given: dict[str, Any]) -> None:
+    made, engine = ready(tmp_path, Batched(seconds=0.01))
     chosen = choose(made, engine, cores=4, **{"instances": None, "threads": None} | given)
-    assert chosen.fused is fused
-    if fused:
-        assert engine.threads() == chosen.threads
+    assert chosen.fused
+    assert engine.threads() == chosen.threads
 
 
 @dataclass
