@@ -113,17 +113,21 @@ def _fused(plan: Plan, ready: Ready, engine: Engine, plain: float | None) -> Pla
 
 def _least_rows(ready: Ready, seconds: float) -> int:
     """From how many rows on a batch takes less than its requests one after the other, each of which takes `seconds`;
-    more than there may be where none does."""
-    for batch in batches(ready):
-        # The first runs of a shape prepare for the next ones; beside what takes long that is little.
-        times, until = list[float](), time.perf_counter() + _SECONDS / 2
-        while not times or (len(times) < _TIMED and time.perf_counter() < until):
-            started = time.perf_counter()
-            ready.served.answer_together(batch)
-            times.append(time.perf_counter() - started)
-        if min(times) < len(batch) * (seconds + _HAND_OVER_SECONDS):
-            return _rows(batch)
-    return ready.served.contract.batching.max_size + 1
+    more than there may be where the largest does not."""
+    *smaller, largest = batches(ready) or [[]]
+    if not largest or not _pays(ready, largest, seconds):
+        return ready.served.contract.batching.max_size + 1
+    return next((_rows(batch) for batch in smaller if _pays(ready, batch, seconds)), _rows(largest))
+
+
+def _pays(ready: Ready, batch: Sequence[Sequence[Input]], seconds: float) -> bool:
+    # The first runs of a shape prepare for the next ones; beside what takes long that is little.
+    times, until = list[float](), time.perf_counter() + _SECONDS / 2
+    while not times or (len(times) < _TIMED and time.perf_counter() < until):
+        started = time.perf_counter()
+        ready.served.answer_together(batch)
+        times.append(time.perf_counter() - started)
+    return min(times) < len(batch) * (seconds + _HAND_OVER_SECONDS)
 
 
 def _rows(batch: Sequence[Sequence[Input]]) -> int:
