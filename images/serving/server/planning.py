@@ -3,7 +3,7 @@
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -68,27 +68,49 @@ def choose(
     """The plan for `cores`; `instances` and `threads` are taken as given where they are, and operators are fused only
     with `fusion`. To be called in the thread that will serve, whose number of threads it changes."""
     inline = _inline_rows(ready, engine)
-    seconds = None
     if instances or threads or inline or cores == 1:
         instances = instances or (1 if inline else max(1, cores // (threads or cores)))
         plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
-    else:
-        plan, seconds = _fastest(ready, engine, cores)
-    return plan if inline or not fusion else _fused(plan, ready, engine, seconds)
+        seconds = _fused(plan, ready, engine) if fusion and not inline else None
+        return replace(plan, fused=True, least_rows=_least_rows(ready, seconds)) if seconds else plan
+    return _measured(ready, engine, cores, fusion=fusion)
 
 
-def _fastest(ready: Ready, engine: Engine, cores: int) -> tuple[Plan, float]:
-    """The plan that gets most done, with few instances where the difference is small, and the seconds of a run where
-    all instances run, which are endless where one takes too long to find out."""
-    best, fastest = (1, cores), 0.0
-    for candidate in _candidates(cores):
-        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, *candidate)
+def _measured(ready: Ready, engine: Engine, cores: int, *, fusion: bool) -> Plan:
+    """The plan that gets most done, with few instances where the difference is small."""
+    rates: dict[Plan, float] = {}
+    for each, most in _candidates(cores):
+        plan = Plan(instances=each, threads=most, inline_rows=0)
+        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, each, most)
         if throughput is None:
-            break
-        if throughput > _WORTH * fastest:
-            best, fastest = candidate, throughput
-    plan = Plan(instances=best[0], threads=best[1], inline_rows=0)
-    return plan, plan.instances / fastest if fastest else math.inf
+            return plan
+        rates[plan] = throughput
+    best = _best(rates)
+    if not fusion:
+        return best
+    # Fused for one instance, and for those that get more done without, if it is others.
+    fused, seconds = dict[Plan, float](), 0.0
+    for plan in dict.fromkeys((next(iter(rates)), best)):
+        if seconds := _fused(plan, ready, engine, plan.instances / rates[plan]) or 0.0:
+            fused[replace(plan, fused=True)] = plan.instances / seconds
+    # Without fusion only where that gets so much more done than with it.
+    chosen = _best({best: rates[best] / _WORTH**2} | fused)
+    if not chosen.fused:
+        ready.served.model.unfuse()
+        return chosen
+    if chosen != list(fused)[-1] or not seconds:
+        engine.set_threads(chosen.threads)
+        ready.served.model.fuse(ready.samples[0].inputs)
+    return replace(chosen, least_rows=_least_rows(ready, chosen.instances / fused[chosen]))
+
+
+def _best(rates: Mapping[Plan, float]) -> Plan:
+    """The first plan, or a later one that gets so much more done that it is worth it."""
+    best, *others = rates
+    for plan in others:
+        if rates[plan] > _WORTH * rates[best]:
+            best = plan
+    return best
 
 
 def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
@@ -99,16 +121,15 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     return [[inputs] * size for size in sorted(sizes) if size > 1]
 
 
-def _fused(plan: Plan, ready: Ready, engine: Engine, plain: float | None) -> Plan:
-    """The plan with operators fused where that gets more done; `plain` are the seconds of a run without."""
+def _fused(plan: Plan, ready: Ready, engine: Engine, plain: float | None = None) -> float | None:
+    """Fuses for a plan, where that is faster: the seconds of a run while all of it runs; `plain` are those before."""
 
     def measure() -> float:
         throughput = _throughput(ready.served, ready.samples[0].inputs, engine, plan.instances, plan.threads)
         return plan.instances / throughput if throughput else math.inf
 
     engine.set_threads(plan.threads)
-    seconds = fuse(ready, engine, plain=plain, measure=measure)
-    return plan if seconds is None else replace(plan, fused=True, least_rows=_least_rows(ready, seconds))
+    return fuse(ready, engine, plain=plain, measure=measure)
 
 
 def _least_rows(ready: Ready, seconds: float) -> int:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -117,25 +117,45 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
         assert (chosen.instances, chosen.threads) == (1, 2)
 
 
-@pytest.mark.parametrize("seconds", [0.001, None])
-def test_the_plan_that_gets_most_done_is_fused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float | None
+@pytest.mark.parametrize(
+    ("rates", "plan"),
+    [
+        ({(1, 4): 70, (2, 2): 80}, (1, 4, True)),
+        ({(1, 4): 70, (2, 2): 100}, (2, 2, True)),
+        ({(1, 4): 60, (2, 2): 90}, (2, 2, True)),
+        ({(1, 4): 70}, (1, 4, True)),
+        ({(2, 2): 90}, (2, 2, True)),
+        ({(1, 4): 60}, (2, 2, False)),
+        ({}, (2, 2, False)),
+    ],
+)
+def test_a_plan_is_fused_that_gets_more_done(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rates: dict[tuple[int, int], float],
+    plan: tuple[int, int, bool],
 ) -> None:
-    measured = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
-    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
-    made, engine = ready(tmp_path, Timed())
-    asked: list[tuple[float, float]] = []
+    plain = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
+    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: plain[plan])
+    model = Timed()
+    made, engine = ready(tmp_path, model)
 
-    def fuse(_: object, __: object, *, plain: float, measure: Callable[[], float]) -> float | None:
-        asked.append((plain, measure()))
-        return seconds
+    def fuse(plan: Plan, *_: object) -> float | None:
+        engine.set_threads(plan.threads)
+        rate = rates.get((plan.instances, plan.threads))
+        model.fused = ((1, 3),) if rate else None
+        return plan.instances / rate if rate else None
 
-    monkeypatch.setattr(planning, "fuse", fuse)
+    monkeypatch.setattr(planning, "_fused", fuse)
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
-    assert (chosen.instances, chosen.threads, chosen.fused) == (2, 2, seconds is not None)
-    assert (engine.threads(), asked) == (2, [(2 / 80, 2 / 80)])
-    assert not choose(made, engine, cores=4, instances=None, threads=None, fusion=False).fused
-    assert len(asked) == 1
+    assert (chosen.instances, chosen.threads, chosen.fused) == plan
+    assert (model.fused is not None) is chosen.fused
+    if chosen.fused:
+        assert engine.threads() == chosen.threads
+    monkeypatch.setattr(planning, "_fused", None)
+    assert choose(made, engine, cores=4, instances=None, threads=None, fusion=False) == replace(
+        chosen, instances=2, threads=2, fused=False, least_rows=1
+    )
 
 
 @pytest.mark.parametrize("given", [{"threads": 3}, {"instances": 1}, {"instances": 2}])
