@@ -63,7 +63,7 @@ def test_one_core_leaves_nothing_to_choose(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rates", "instances"),
-    [((50.0, 55.0, 60.0), 1), ((50.0, 70.0, 80.0), 2), ((50.0, 70.0, 90.0), 4), ((50.0, 55.0, 63.0), 4)],
+    [((50.0, 55.0, 60.0), 1), ((50.0, 70.0, 80.0), 2), ((50.0, 70.0, 95.0), 4), ((50.0, 55.0, 68.0), 4)],
 )
 def test_instances_are_as_many_as_pay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], instances: int
@@ -125,7 +125,7 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
         ({(1, 4): 60, (2, 2): 90}, (2, 2, True)),
         ({(1, 4): 70}, (1, 4, True)),
         ({(2, 2): 90}, (2, 2, True)),
-        ({(1, 4): 60}, (2, 2, False)),
+        ({(1, 4): 55}, (2, 2, False)),
         ({}, (2, 2, False)),
     ],
 )
