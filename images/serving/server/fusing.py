@@ -6,8 +6,6 @@ recurrent model 0.37 instead of 0.29. Batches gain nothing, and each further sha
 weights: all others keep the program that torch has optimised for any shape.
 """
 
-import statistics
-import time
 from collections.abc import Callable
 
 from server import cgroup, log, memory
@@ -15,7 +13,6 @@ from server.engine import Engine
 from server.errors import SamplesDisagree
 from server.loading import Ready
 from server.replaying import replay, shapes_of
-from server.samples import Sample
 
 # A run that takes less is mostly calls, and one that takes more is not measured at start.
 _LEAST_SECONDS, _MOST_SECONDS = 1e-3, 1.0
@@ -23,17 +20,13 @@ _LEAST_SECONDS, _MOST_SECONDS = 1e-3, 1.0
 # frozen, and these in the order in which the CPU reads them.
 _WORTH = 1.1
 _COPIES = 4
-_RUNS, _SECONDS = 5, 0.05
 
 
-def fuse(
-    ready: Ready, engine: Engine, *, plain: float | None = None, measure: Callable[[], float] | None = None
-) -> float | None:
+def fuse(ready: Ready, engine: Engine, measure: Callable[[], float], *, plain: float | None = None) -> float | None:
     """Fuses for the calling thread's number of threads, where the right answers come faster by it: the seconds of a
-    run, as `measure` tells them, or the median of a few. Otherwise None, and all is as it was. `plain` are the seconds
-    of a run until now, where they are known."""
+    run, as `measure` tells them. Otherwise None, and all is as it was. `plain` are the seconds of a run until now,
+    where they are known."""
     model, first = ready.served.model, ready.samples[0]
-    measure = measure or (lambda: _seconds(ready, first))
     plain = plain or measure()
     if not _LEAST_SECONDS <= plain <= _MOST_SECONDS or not _has_room(ready):
         return None
@@ -56,13 +49,3 @@ def fuse(
 def _has_room(ready: Ready) -> bool:
     limit, resident = cgroup.memory(), memory.resident()
     return limit is None or resident is None or resident + _COPIES * ready.archive.stat().st_size < limit
-
-
-def _seconds(ready: Ready, sample: Sample) -> float:
-    """The median of a few runs, or one where that takes long."""
-    times, until = list[float](), time.perf_counter() + _SECONDS
-    while (len(times) < _RUNS and sum(times) < _MOST_SECONDS) or time.perf_counter() < until:
-        started = time.perf_counter()
-        ready.served.answer(sample.inputs)
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)

@@ -23,8 +23,8 @@ from server import settings
 from server.client import Client
 from server.engine import Engine
 from server.errors import StartError
-from server.fusing import fuse
 from server.loading import Ready, prepare
+from server.planning import Plan, fused
 from server.replaying import warm_up
 
 # Turns are short beside the seconds in which a shared machine gets faster or slower. The first calls of a turn find
@@ -64,19 +64,22 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
     contract = contracts.read(arguments.model)
     ready = prepare(contract, arguments.model, _engine, threads=threads)
     model, inputs = ready.served.model, ready.samples[0].inputs
-    fused = fuse(ready, _engine) is not None
+    fused(_plan(1, threads), ready, _engine)
     with Client(server, contract, inputs) as client:
         turns = in_turns(
             {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
         )
     return {
         **{name: percentiles(latencies) for name, latencies in turns.items()},
-        "fused": fused,
         "callers": [
             {"callers": callers, "threads": each, **_called(ready, _engine, callers, each, arguments.seconds)}
             for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
         ],
     }
+
+
+def _plan(callers: int, threads: int) -> Plan:
+    return Plan(instances=callers, threads=threads, inline_rows=0)
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, list[float]]:
@@ -97,8 +100,7 @@ def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: f
     model, inputs = ready.served.model, ready.samples[0].inputs
     warm = threading.Barrier(callers)
     model.unfuse()
-    engine.set_threads(threads)
-    fuse(ready, engine)
+    fused(_plan(callers, threads), ready, engine)
 
     def call() -> list[float]:
         engine.set_threads(threads)

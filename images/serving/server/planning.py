@@ -72,37 +72,36 @@ def choose(
     if instances or threads or inline or cores == 1:
         instances = instances or (1 if inline else max(1, cores // (threads or cores)))
         plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
-        seconds = _fused(plan, ready, engine) if fusion and not inline else None
+        seconds = fused(plan, ready, engine) if fusion and not inline else None
         return replace(plan, fused=True, least_rows=_least_rows(ready, seconds)) if seconds else plan
-    return _measured(ready, engine, cores, fusion=fusion)
-
-
-def _measured(ready: Ready, engine: Engine, cores: int, *, fusion: bool) -> Plan:
-    """The plan that gets most done, with few instances where the difference is small."""
-    rates: dict[Plan, float] = {}
-    for each, most in _candidates(cores):
-        plan = Plan(instances=each, threads=most, inline_rows=0)
-        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, each, most)
-        if throughput is None:
-            return plan
-        rates[plan] = throughput
+    rates = _rates(ready, engine, cores)
     best = _best(rates)
-    if not fusion:
-        return best
-    # Fused for one instance, and for those that get more done without, if it is others.
-    fused, seconds = dict[Plan, float](), 0.0
-    for plan in dict.fromkeys((next(iter(rates)), best)):
-        if seconds := _fused(plan, ready, engine, plan.instances / rates[plan]) or 0.0:
-            fused[replace(plan, fused=True)] = plan.instances / seconds
-    # Without fusion only where that gets so much more done than with it.
-    chosen = _best({best: rates[best] / _WORTH**2} | fused)
-    if not chosen.fused:
-        ready.served.model.unfuse()
-        return chosen
-    if chosen != list(fused)[-1] or not seconds:
-        engine.set_threads(chosen.threads)
-        ready.served.model.fuse(ready.samples[0].inputs)
-    return replace(chosen, least_rows=_least_rows(ready, chosen.instances / fused[chosen]))
+    return _best_fused(rates, best, ready, engine) if fusion and rates[best] else best
+
+
+def fused(plan: Plan, ready: Ready, engine: Engine, *, plain: float | None = None) -> float | None:
+    """Fuses operators for a plan, where that is faster: the seconds of a run while all instances run. `plain` are those
+    without, where they are known."""
+
+    def measure() -> float:
+        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, plan.instances, plan.threads)
+        return plan.instances / throughput if throughput else math.inf
+
+    engine.set_threads(plan.threads)
+    return fuse(ready, engine, measure, plain=plain)
+
+
+def _rates(ready: Ready, engine: Engine, cores: int) -> dict[Plan, float]:
+    """What plans get done in a second, the one of the fewest instances first, up to one that takes too long to find
+    out; if that is the first, it alone with 0."""
+    rates: dict[Plan, float] = {}
+    for instances, threads in _candidates(cores):
+        plan = Plan(instances=instances, threads=threads, inline_rows=0)
+        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, instances, threads)
+        if throughput is None:
+            return rates or {plan: 0.0}
+        rates[plan] = throughput
+    return rates
 
 
 def _best(rates: Mapping[Plan, float]) -> Plan:
@@ -114,23 +113,31 @@ def _best(rates: Mapping[Plan, float]) -> Plan:
     return best
 
 
+def _best_fused(rates: Mapping[Plan, float], best: Plan, ready: Ready, engine: Engine) -> Plan:
+    """The plan with the fewest instances, or the one that is best without fusion, with operators fused where that gets
+    more done."""
+    first = next(iter(rates))
+    tried = list(dict.fromkeys((first, best)))
+    seconds = {plan: fused(plan, ready, engine, plain=plan.instances / rates[plan]) for plan in tried}
+    rate = {plan: plan.instances / each for plan, each in seconds.items() if each}
+    if not rate:
+        return best
+    chosen = _best(rate)
+    if rates[best] > _WORTH * rate[chosen]:
+        ready.served.model.unfuse()
+        return best
+    if chosen != tried[-1]:
+        engine.set_threads(chosen.threads)
+        ready.served.model.fuse(ready.samples[0].inputs)
+    return replace(chosen, fused=True, least_rows=_least_rows(ready, chosen.instances / rate[chosen]))
+
+
 def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     """Batches of sample 0: the largest one, and the powers of two below it."""
     inputs = ready.samples[0].inputs
     most = ready.served.contract.batching.max_size // max(1, inputs[0][1][0]) if inputs[0][1] else 1
     sizes = {most} | {2**power for power in range(1, most.bit_length()) if 2**power < most}
     return [[inputs] * size for size in sorted(sizes) if size > 1]
-
-
-def _fused(plan: Plan, ready: Ready, engine: Engine, plain: float | None = None) -> float | None:
-    """Fuses for a plan, where that is faster: the seconds of a run while all of it runs; `plain` are those before."""
-
-    def measure() -> float:
-        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, plan.instances, plan.threads)
-        return plan.instances / throughput if throughput else math.inf
-
-    engine.set_threads(plan.threads)
-    return fuse(ready, engine, plain=plain, measure=measure)
 
 
 def _least_rows(ready: Ready, seconds: float) -> int:

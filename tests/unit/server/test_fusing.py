@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server import cgroup, fusing, memory
+from server import cgroup, memory
 from server.engine import Input
 from server.fusing import fuse
 from tests.unit.server.fake_engine import FakeModel, ModelError, Output
@@ -36,14 +36,21 @@ class Unfusible(Timed):
         raise ModelError("out of cheese")
 
 
-@pytest.fixture(autouse=True)
-def _in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fusing, "_SECONDS", 0.0)
+def _fused(model: Timed, folder: Path, plain: float | None = None) -> float | None:
+    """Fuses by the seconds of one run."""
+    made, engine = ready(folder, model)
+
+    def measure() -> float:
+        started = time.perf_counter()
+        made.served.answer(made.samples[0].inputs)
+        return time.perf_counter() - started
+
+    return fuse(made, engine, measure, plain=plain)
 
 
 def test_what_is_faster_is_fused(tmp_path: Path) -> None:
     model = Fusible(seconds=0.02, fused_seconds=0.001)
-    seconds = fuse(*ready(tmp_path, model))
+    seconds = _fused(model, tmp_path)
     assert seconds
     assert 0.001 <= seconds < 0.02
     assert model.fused == ((1, 3),)
@@ -60,14 +67,12 @@ def test_what_is_faster_is_fused(tmp_path: Path) -> None:
     ids=["slower", "another answer", "hardly a run", "not fusible"],
 )
 def test_all_is_as_it_was_otherwise(tmp_path: Path, model: Timed) -> None:
-    made, engine = ready(tmp_path, model)
-    assert fuse(made, engine) is None
+    assert _fused(model, tmp_path) is None
     assert model.fused is None
-    made.served.answer(made.samples[0].inputs)
 
 
 def test_other_answers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fuse(*ready(tmp_path, Fusible(seconds=0.02, fused_archive="pair"))) is None
+    assert _fused(Fusible(seconds=0.02, fused_archive="pair"), tmp_path) is None
     told = json.loads(capsys.readouterr().err)
     assert (told["event"], told["level"]) == ("not-fused", "warning")
     assert "forward() returned 2" in told["reason"]
@@ -75,12 +80,10 @@ def test_other_answers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_what_a_run_takes_is_taken_from_whoever_knows(tmp_path: Path) -> None:
     model = Fusible(seconds=0.02, fused_seconds=0.005)
-    made, engine = ready(tmp_path, model)
-    calls = model.calls
-    assert fuse(made, engine, plain=0.004) is None
-    # No run but the one with which it was fused.
-    assert model.calls == calls + 1
-    assert fuse(made, engine, plain=0.02)
+    assert _fused(model, tmp_path, plain=0.004) is None
+    # The one with which it was fused.
+    assert model.calls == 1
+    assert _fused(model, tmp_path, plain=0.02)
 
 
 @pytest.mark.parametrize(("limit", "fused"), [(None, True), (1100, True), (1000, False)])
@@ -89,5 +92,4 @@ def test_a_copy_has_to_fit_into_memory(
 ) -> None:
     monkeypatch.setattr(cgroup, "memory", lambda: limit)
     monkeypatch.setattr(memory, "resident", lambda: 1000)
-    made, engine = ready(tmp_path, Fusible(seconds=0.02))
-    assert (fuse(made, engine) is not None) is fused
+    assert (_fused(Fusible(seconds=0.02), tmp_path) is not None) is fused

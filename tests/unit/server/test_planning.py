@@ -91,6 +91,14 @@ def test_a_model_that_takes_long_is_not_measured(tmp_path: Path, monkeypatch: py
     assert model.calls == 1
 
 
+def test_a_plan_that_takes_long_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {(1, 4): 1.5, (2, 2): 2.9, (4, 1): None}
+    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: rates[plan])
+    made, engine = ready(tmp_path, Timed())
+    chosen = choose(made, engine, cores=4, instances=None, threads=None, fusion=False)
+    assert (chosen.instances, chosen.threads) == (2, 2)
+
+
 @pytest.mark.parametrize(
     ("seconds", "batching", "shape", "rows"),
     [
@@ -135,24 +143,25 @@ def test_a_plan_is_fused_that_gets_more_done(
     rates: dict[tuple[int, int], float],
     plan: tuple[int, int, bool],
 ) -> None:
-    plain = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
-    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: plain[plan])
+    plain_rates = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
+    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: plain_rates[plan])
     model = Timed()
     made, engine = ready(tmp_path, model)
 
-    def fuse(plan: Plan, *_: object) -> float | None:
+    def fused(plan: Plan, *_: object, plain: float) -> float | None:
+        assert plain == plan.instances / plain_rates[plan.instances, plan.threads]
         engine.set_threads(plan.threads)
         rate = rates.get((plan.instances, plan.threads))
         model.fused = ((1, 3),) if rate else None
         return plan.instances / rate if rate else None
 
-    monkeypatch.setattr(planning, "_fused", fuse)
+    monkeypatch.setattr(planning, "fused", fused)
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
     assert (chosen.instances, chosen.threads, chosen.fused) == plan
     assert (model.fused is not None) is chosen.fused
     if chosen.fused:
         assert engine.threads() == chosen.threads
-    monkeypatch.setattr(planning, "_fused", None)
+    monkeypatch.setattr(planning, "fused", None)
     assert choose(made, engine, cores=4, instances=None, threads=None, fusion=False) == replace(
         chosen, instances=2, threads=2, fused=False, least_rows=1
     )
@@ -168,12 +177,12 @@ def test_a_plan_that_is_given_is_fused_for_its_threads(tmp_path: Path, given: di
 
 @dataclass
 class Batched(Timed):
-    """Takes `seconds` for a run of any number of requests, and 0.4 of that for one once it is fused."""
+    """Takes `seconds` for a run of any number of requests, and 0.35 of that for one once it is fused."""
 
     def forward_together(self, requests: Sequence[Sequence[Input]], /) -> tuple[Sequence[Output], int, int]:
         if len(requests) == 1 and self.fused:
             self.batches.append(1)
-            time.sleep(0.4 * self.seconds)
+            time.sleep(0.35 * self.seconds)
             return FakeModel.forward(self, requests[0]), 1, 2
         return super().forward_together(requests)
 
