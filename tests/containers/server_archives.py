@@ -97,6 +97,23 @@ class Centred(nn.Module):  # type: ignore[misc]
         return x * 2 - (x - x.mean(0)) if x.size(0) > 1 else x * 2
 
 
+class Convolved(nn.Module):  # type: ignore[misc]
+    """Some milliseconds of convolutions, normalisations and sums, as pictures go through them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 64, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU()) for _ in range(4)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for block in self.blocks:
+            x = block(x) + x
+        return x.mean([2, 3])
+
+
 DATATYPES = {
     "BOOL": torch.bool,
     "UINT8": torch.uint8,
@@ -219,6 +236,14 @@ def main(out: Path) -> None:
         outputs=[{"name": "y", "datatype": "FP32", "shape": [-1, 5]}],
         batching={"max_size": 64, "max_delay_ms": 0},
     )
+
+    convolved = Convolved().eval()
+    inputs = [torch.randn(rows, 3, 64, 64) for rows in (1, 1, 2)]
+    samples = {f"{i}/input/x": x for i, x in enumerate(inputs)}
+    samples |= {f"{i}/output/y": convolved(x).detach() for i, x in enumerate(inputs)}
+    pictures = {"name": "x", "datatype": "FP32", "shape": [-1, 3, 64, 64]}
+    means = {"name": "y", "datatype": "FP32", "shape": [-1, 64]}
+    _write(out / "convolved", convolved, samples, inputs=[pictures], outputs=[means])
 
     samples = {
         "0/input/text": _bytes("good film", "日本"),
