@@ -30,6 +30,8 @@ from server.settings import Settings
 _LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
+# A turn or two of the loop, in which it accepts whatever waits for that.
+_ACCEPTING_SECONDS = 0.02
 
 
 def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_ready: Callable[[Prepared], None]) -> None:
@@ -78,11 +80,22 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn to end. It would close a connection whose first request has not been read yet."""
+        """Called by uvicorn to end. It would reset connections that the kernel has made and nobody accepted yet, and
+        close those whose first request has not been read yet."""
+        for listening in self.servers:
+            _make_no_more(listening)
+        await asyncio.sleep(_ACCEPTING_SECONDS)
         for listening in self.servers:
             listening.close()
         await settle(self.server_state.connections)
         await super().shutdown(sockets)
+
+
+def _make_no_more(listening: asyncio.Server) -> None:
+    """Has the kernel make no more connections than one that is not accepted; those that it has made stay."""
+    for each in listening.sockets:
+        with socket.socket(fileno=os.dup(each.fileno())) as same:
+            same.listen(0)
 
 
 def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings) -> rpc.Server:
