@@ -134,6 +134,8 @@ def test_a_server_that_drains_loses_nothing(
 ) -> None:
     stops = storm(tiny_image, times=2, clients=16, load=load, engine=engine, build=tmp_path)
     assert all(stop.answered > 100 and not stop.errors and stop.code == 0 for stop in stops)
+    # The kernel may make one more connection while those that it made before are accepted.
+    assert all(stop.turned_away <= 1 for stop in stops)
 
 
 @pytest.mark.parametrize("planted", [DYING], indirect=True)

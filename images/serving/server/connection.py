@@ -23,8 +23,6 @@ _SLOWEST = 2**14
 # Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
 # would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
 _KEEP_ALIVE = 75.0
-# So long after a connection was opened, its first request may be on its way.
-_ON_ITS_WAY = 0.1
 
 
 @dataclass(slots=True)
@@ -125,11 +123,6 @@ class Connection(HttpToolsProtocol):
         waits = self.cycle is None or self.cycle.response_complete
         return waits and (self._began is None or not self._received) and not self.transport.is_closing()
 
-    def expects(self, now: float) -> bool:
-        """Whether its client may have sent a request that did not arrive yet, or not all of its head."""
-        waits = self.cycle is None or self.cycle.response_complete
-        return waits and not self.transport.is_closing() and now - max(self._last, self._began or 0.0) < _ON_ITS_WAY
-
     def end_if_late(self, now: float) -> None:
         """Ends the connection where its client takes too long to send a request or to read its answer."""
         if self.transport.is_closing():
@@ -175,10 +168,3 @@ def sweep(connections: Iterable[Any]) -> None:
     for each in list(connections):
         if isinstance(each, Connection):
             each.end_if_late(now)
-
-
-async def settle(connections: Iterable[Any]) -> None:
-    """Waits for what clients have sent on connections that are open, which is not long; to be called when no further
-    connection is accepted and each answer closes its own."""
-    while any(isinstance(each, Connection) and each.expects(monotonic()) for each in list(connections)):
-        await asyncio.sleep(0.01)

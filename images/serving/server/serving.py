@@ -13,7 +13,7 @@ import uvicorn
 from server import cgroup, log, memory, messages, rpc
 from server.app import App
 from server.body import Bodies
-from server.connection import Connection, settle, sweep
+from server.connection import Connection, sweep
 from server.contract import Contract
 from server.elsewhere import Elsewhere, processes
 from server.engine import Engine
@@ -30,7 +30,7 @@ from server.settings import Settings
 _LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
-# A turn or two of the loop, in which it accepts whatever waits for that.
+# A turn or two of the loop, in which it accepts whatever waits for that, and reads what was sent.
 _ACCEPTING_SECONDS = 0.02
 
 
@@ -80,14 +80,10 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn to end. It would reset connections that the kernel has made and nobody accepted yet, and
-        close those whose first request has not been read yet."""
+        """Called by uvicorn to end. It would reset connections that the kernel has made and nobody accepted yet."""
         for listening in self.servers:
             _make_no_more(listening)
         await asyncio.sleep(_ACCEPTING_SECONDS)
-        for listening in self.servers:
-            listening.close()
-        await settle(self.server_state.connections)
         await super().shutdown(sockets)
 
 

@@ -11,7 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from server import connection
-from server.connection import Connection, settle, sweep
+from server.connection import Connection, sweep
 
 
 @dataclass
@@ -286,43 +286,5 @@ def test_work_for_a_client_that_went_away_is_cancelled() -> None:
         made.connection_lost(None)
         await asyncio.sleep(0.01)
         assert cancelled == [True]
-
-    _run(work)
-
-
-def test_what_was_sent_on_a_new_connection_is_waited_for() -> None:
-    async def work() -> None:
-        front = Front()
-        made, transport = front.connect()
-        settled = asyncio.create_task(settle(front.state.connections))
-        await asyncio.sleep(0.03)
-        assert not settled.done()
-        made.data_received(_GET + b"Connection: close\r\n\r\n")
-        await asyncio.wait_for(settled, 1)
-        assert (transport.status, transport.closing) == (200, True)
-
-    _run(work)
-
-
-@pytest.mark.parametrize("sent", [b"", _GET])
-def test_a_client_that_sends_no_request_is_not_waited_for(sent: bytes) -> None:
-    async def work() -> None:
-        front = Front()
-        made, _ = front.connect()
-        made.data_received(sent)
-        await asyncio.wait_for(settle(front.state.connections), 1)
-
-    _run(work)
-
-
-def test_an_idle_connection_does_not_delay_the_end(clock: list[float]) -> None:
-    async def work() -> None:
-        front = Front()
-        made, transport = front.connect()
-        made.data_received(_GET + b"\r\n")
-        await asyncio.sleep(0.01)
-        clock[0] += 1
-        await asyncio.wait_for(settle(front.state.connections), 0.005)
-        assert transport.status == 200
 
     _run(work)
