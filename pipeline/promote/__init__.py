@@ -63,7 +63,7 @@ def promote(
         *policies.judge(channel, evidence, approved=approved, now=now),
         *_placed(channel.source, source, digest, channel.signers, office),
         *_unbroken(to, target, channel.signers, office, unfinished=digest),
-        *_unknown(office.key.with_suffix(".pub"), channel),
+        *_unknown(office.key, channel),
     )
     if findings:
         raise PromoteError(told(f"{model} {digest} may not go from {channel.source} to {to}", findings))
@@ -123,7 +123,7 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
             return begun
         before = _before(log, to, target)
         evidence = collect(target, before.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
-        if findings := judge(evidence, channel=channel):
+        if findings := (*judge(evidence, channel=channel), *_unknown(office.key, asked)):
             raise PromoteError(told(f"{model} cannot go back to {before.digest}", findings))
         entry = logs.following(
             log,
@@ -209,8 +209,10 @@ def _unbroken(
     yield from drift(log, _tagged(target, name, office.registry), where=f"{target}:{name}", unfinished=unfinished)
 
 
-def _unknown(public: Path, channel: Channel) -> Iterator[Finding]:
-    """What we sign for a channel has to count there. Where our public key is not at hand, cosign will tell."""
+def _unknown(key: Path, channel: Channel) -> Iterator[Finding]:
+    """What we sign for a channel, and its log, has to count there. Where our public key is not beside the private one,
+    that shows only when what we signed is read back."""
+    public = key.with_suffix(".pub")
     if public.is_file() and public.read_bytes() not in {_content(signer.key) for signer in channel.signers}:
         text = f"is the key that would sign here, and none of the signers of {channel.name}"
         cure = (

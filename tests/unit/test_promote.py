@@ -120,8 +120,8 @@ def test_a_dry_run_writes_nothing(office: Office) -> None:
     assert office.registry.tags(office.repository("staging", "tiny")) == ()
 
 
-def test_whoever_is_no_signer_of_a_channel_copies_nothing_there(office: Office, tmp_path: Path) -> None:
-    _release(office)
+def test_whoever_is_no_signer_of_a_channel_changes_nothing_there(office: Office, tmp_path: Path) -> None:
+    first = _release(office)
     channel = office.policy.channel("staging")
     asked = replace(channel, signers=(replace(channel.signers[0], key=tmp_path / "asked" / "cosign.pub"),))
     policy = replace(office.policy, channels={**office.policy.channels, "staging": asked})
@@ -134,6 +134,12 @@ def test_whoever_is_no_signer_of_a_channel_copies_nothing_there(office: Office, 
     with pytest.raises(PromoteError, match=r"(?s)1 to mend.*none of the signers of staging"):
         promote("tiny", to="staging", now=NOW, office=there)
     assert office.registry.tags(office.repository("staging", "tiny")) == ()
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"others")
+    promote("tiny", to="staging", now=NOW, office=office)
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*none of the signers of staging"):
+        rollback("tiny", channel="staging", reason="slower", now=NOW, office=there)
+    assert [entry.digest for entry in _log(office).entries] == [first, second]
 
 
 def test_a_refusal_lists_every_condition_and_writes_nothing(office: Office) -> None:
