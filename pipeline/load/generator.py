@@ -157,10 +157,11 @@ class Generator:
         """Arrivals beside which somebody asks for health and metrics, as an orchestrator does."""
         command = ("-m", "clients.arrivals", f"--rate={_PROBES}", f"--count={round(_PROBES * seconds)}")
         with ThreadPoolExecutor(max_workers=1) as pool:
-            asking = pool.submit(self._clients, serving, protocol, command, kind="probe", requests=len(_PROBED))
+            asking = pool.submit(self._clients, serving, protocol, command, probing=True)
             loaded = self.arrivals(serving, protocol, rate=rate, seconds=seconds)
             probed = asking.result()
-        errors = Counter(loaded.errors) + Counter(f"probe: {reason}" for reason in probed["lost"])
+        errors = Counter(loaded.errors)
+        errors.update({f"health or metrics: {reason}": count for reason, count in probed["lost"].items()})
         for answer in probed["answers"]:
             if answer["status"] != 200:
                 errors[f"{_PROBED[answer['request']]}: status {answer['status']}"] += answer["count"]
@@ -227,15 +228,14 @@ class Generator:
         protocol: Protocol,
         command: tuple[str, ...],
         *,
-        kind: str = "",
-        requests: int = 0,
+        probing: bool = False,
         on_line: Callable[[str], None] = say,
     ) -> Mapping[str, Any]:
-        """Runs clients of images/load with the samples as requests, or as many of another `kind`; what they write."""
-        out = self._file(f"{kind or 'outcome'}.json")
+        """Runs clients of images/load with the samples as requests, or `probing`; what they write."""
+        kind, count = ("probe", len(_PROBED)) if probing else (protocol, len(self._samples))
+        out = self._file(f"{kind}.json")
         out.unlink(missing_ok=True)
-        count = requests or len(self._samples)
-        files = [str(_OUT / f"{kind or protocol}-{number}.http") for number in range(count)]
+        files = [str(_OUT / f"{kind}-{number}.http") for number in range(count)]
         arguments = (f"--port={PORTS[protocol]}", f"--out={_OUT / out.name}", *files)
         self._engine.run(self._job(serving, (_PYTHON, *command, *arguments)), on_line=on_line)
         outcome: dict[str, Any] = json.loads(out.read_bytes())

@@ -39,6 +39,7 @@ class World:
         self.status = 200
         self.ports = {8080}
         self.lengths: Callable[[int], int] = lambda count: count * 20
+        self.lost: dict[str, int] = {}
 
     def run(self, job: Job, on_line: Callable[[str], None]) -> None:
         """Stands in for the container of a job."""
@@ -51,15 +52,14 @@ class World:
         elif "-c" in job.command:
             on_line("0" if any(str(port) in job.command[-1] for port in self.ports) else "111")
         elif "clients.arrivals" in job.command:
-            probed = "probe.json" in words["out"]
-            self._outcome(out / Path(words["out"]).name, int(words["count"]), latency=0.001 if probed else 0.004)
+            self._outcome(out / Path(words["out"]).name, int(words["count"]))
         else:
             arguments = json.loads(words["h2load"]) if "h2load" in words else job.command
             amount = dict(word.lstrip("-").partition("=")[::2] for word in arguments)
             rate = self.rates[job.beside]
             self._h2load(out, int(amount.get("requests", rate)), rate, on_line)
             if "h2load" in words:
-                self._outcome(out / "outcome.json", 2, latency=0.004)
+                self._outcome(out / Path(words["out"]).name, 2)
 
     def _h2load(self, out: Path, count: int, rate: float, on_line: Callable[[str], None]) -> None:
         rows = [f"{int(1e6 * number / rate)}\t{self.status}\t{int(1e6 / rate)}" for number in range(count)]
@@ -67,11 +67,17 @@ class World:
         on_line(f"requests: {count} total, {count} started, 0 done, 0 succeeded, 0 failed, 0 errored, 0 timeout")
         on_line(f"traffic: 1B (1) total, 1B (1) headers (space savings 0.00%), 1B ({self.lengths(count)}) data")
 
-    def _outcome(self, file: Path, count: int, *, latency: float) -> None:
+    def _outcome(self, file: Path, count: int) -> None:
+        probed = file.name == "probe.json"
         outputs = [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": self.y}]
         body = b64encode(json.dumps({"outputs": outputs}).encode()).decode()
         answers = [{"request": 0, "status": self.status, "json": None, "body": body, "count": count}]
-        outcome = {"latencies": [latency] * count, "late": [0.0001] * count, "answers": answers, "lost": {}}
+        outcome = {
+            "latencies": [0.001 if probed else 0.004] * count,
+            "late": [0.0001] * count,
+            "answers": answers,
+            "lost": self.lost if probed else {},
+        }
         file.write_text(json.dumps(outcome))
 
 
@@ -184,6 +190,13 @@ def test_a_full_queue_is_a_fault_only_where_clients_wait(
     rows = [line for line in capsys.readouterr().out.splitlines() if re.match("rest-json, (?!.*400%)", line)]
     assert [bool(re.search(r" 0 refused [1-9]", row)) for row in rows] == ["arriving" in row for row in rows]
     assert [bool(re.search(r" [1-9]\d*$", row)) for row in rows if "arriving" not in row] == [True, True]
+
+
+def test_health_that_is_not_answered_under_load_is_a_fault(engine: FakeEngine, tmp_path: Path, world: World) -> None:
+    world.lost = {"no answer in time": 3}
+    # In two rounds.
+    with pytest.raises(BenchError, match=r"6 times .*, rest-json: health or metrics: no answer in time"):
+        _bench(served.image(tmp_path, engine), engine, tmp_path)
 
 
 def test_grpc_is_measured_where_somebody_listens(engine: FakeEngine, tmp_path: Path, world: World) -> None:

@@ -58,7 +58,7 @@ def world(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]
     def run(job: Job, on_line: Callable[[str], None]) -> None:
         on_line("loaded")
         (out,) = (mount.source for mount in job.mounts)
-        (out / "outcome.json").write_text(json.dumps(outcome))
+        (out / "rest-binary.json").write_text(json.dumps(outcome))
 
     engine.on_run = run
     monkeypatch.setattr(storming, "wait_until_ready", lambda _: 1.0)
@@ -97,7 +97,7 @@ def test_a_wrong_answer_fails(engine: FakeEngine, tmp_path: Path, world: dict[st
 def test_a_server_that_ended_by_itself_is_told(engine: FakeEngine, tmp_path: Path, world: dict[str, Any]) -> None:
     def run(job: Job, _: Callable[[str], None]) -> None:
         (out,) = (mount.source for mount in job.mounts)
-        (out / "outcome.json").write_text(json.dumps(world))
+        (out / "rest-binary.json").write_text(json.dumps(world))
 
     engine.on_run = run
     with pytest.raises(StormError, match=r"did not live to be stopped: it ended with exit code 0"):
