@@ -82,6 +82,11 @@ def serving_root(pins: Pins) -> str:
     return _reference(pins.serving_root)
 
 
+def build_root(pins: Pins) -> str:
+    """The tag, or the registry image, of the root on which things are built."""
+    return _reference(pins.build_root)
+
+
 def registry(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     """The local registry: Debian's docker-registry."""
     return _made(_own_root(pins.registry_root, pins.registry, engine=engine, locked=locked), engine=engine)
@@ -91,7 +96,7 @@ def release_tools(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     """cosign and syft, so that nobody has to install them. syft comes from PyPI, in a stage on the build root."""
     builder = _base(pins.build_root, engine=engine, locked=locked)
     recipe = _own_root(pins.tools_root, pins.release_tools, engine=engine, locked=locked)
-    build = replace(recipe.build, args={**recipe.build.args, "BUILDER": _reference(pins.build_root)})
+    build = replace(recipe.build, args={**recipe.build.args, "BUILDER": build_root(pins)})
     inputs = digest_of(recipe.inputs, builder.diff_ids)
     return _made(replace(recipe, build=build, inputs=inputs), engine=engine)
 
@@ -111,7 +116,7 @@ def _own_root(pin: RootPin, tag: str, *, engine: Engine, locked: bool) -> _Recip
 
 def _pytorch(pins: Pins, stage: str, tag: str, base: Image) -> _Recipe:
     folder = IMAGES / "pytorch-cuda"
-    contents, args = contents_of(folder), {"BASE": _reference(pins.build_root)}
+    contents, args = contents_of(folder), {"BASE": build_root(pins)}
     if stage == "train":
         del contents["toolchain.packages"]
     else:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from safetensors.numpy import load_file
 
+from pipeline import images, pins
 from pipeline.engine import Build, Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
 from tests.containers.conftest import SERVING, Start
@@ -24,7 +25,7 @@ def client(engine: DockerEngine, trainer: Image) -> Image:
         dockerfile=_FOLDER / "Dockerfile",
         stage="kserve",
         tag=_TAG,
-        args={"BASE": "torchyard-base:build"},
+        args={"BASE": images.build_root(pins.load())},
     )
     return engine.build(build)
 
