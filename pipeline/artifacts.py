@@ -92,6 +92,7 @@ class BatchingChoice:
 class Batching:
     """How many rows the server answers in one run at most, 1 where it answers each request on its own, and `because`.
 
+    Whether rows were shown to get the same answers `in_any_company`: without that, each request is answered whole.
     `row_ms` is how many milliseconds a row took in batches of a size, in the runtime image.
     """
 
@@ -99,6 +100,7 @@ class Batching:
     max_delay_ms: float
     because: str
     row_ms: Mapping[int, float]
+    in_any_company: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,7 +161,7 @@ class _Soak:
         if protocol == "grpc":
             loaded = generator.closed(self._serving.id, protocol, 2, rate=rate, seconds=self._seconds)
         else:
-            loaded = generator.arrivals(self._serving.id, protocol, rate=rate, seconds=self._seconds)
+            loaded = generator.arrivals(self._serving.id, protocol, rate=rate, seconds=self._seconds, mixed=True)
         return loaded.requests, loaded.errors
 
 

@@ -229,6 +229,7 @@ class _Run:
                 Callers(
                     callers=each["callers"],
                     threads=each["threads"],
+                    fused=each["fused"],
                     throughput=each["throughput"],
                     latency=_percentiles(each),
                 )

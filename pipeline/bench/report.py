@@ -59,10 +59,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Callers:
-    """What callers in one process got done: answers a second, and latencies in milliseconds."""
+    """What callers in one process got done: answers a second, and latencies in milliseconds; of the program as torch
+    optimises it, or with operators `fused`."""
 
     callers: int
     threads: int
+    fused: bool
     throughput: float
     latency: Percentiles
 
@@ -84,16 +86,22 @@ class InProcess:
         """The most answers a second without batching."""
         return max(each.throughput for each in self.callers)
 
+    @property
+    def plain(self) -> float:
+        """The same without fusion: what torch's own ways of optimising give."""
+        return max(each.throughput for each in self.callers if not each.fused)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """The medians of a cell over all rounds, and the sums of what was checked, refused, and what went wrong.
 
-    `of_limit` is the throughput's part of the limit in the same round.
+    `of_limit` is the throughput's part of the limit in the same round, and `of_plain` of that without fusion.
     """
 
     throughput: float
     of_limit: float
+    of_plain: float
     latency: Percentiles
     cpu_seconds: float
     late: float | None
@@ -117,6 +125,16 @@ class Report:
     in_process: tuple[InProcess, ...]
     cells: tuple[Cell, ...]
 
+    def called(self) -> list[tuple[str, list[Callers]]]:
+        """The callers in one process of all rounds that are alike, by what they are called. Whether fusing is faster
+        may be another one's answer in another round."""
+        found: dict[str, list[Callers]] = {}
+        for each in self.in_process:
+            for one in each.callers:
+                name = f"archive{' fused' if one.fused else ''}, {one.callers} x {one.threads} threads"
+                found.setdefault(name, []).append(one)
+        return list(found.items())
+
     def measured(self) -> list[Key]:
         """What was measured, in that order."""
         return list(dict.fromkeys(cell.key for cell in self.cells))
@@ -124,7 +142,7 @@ class Report:
     def row(self, image: str, key: Key) -> Row:
         """The figures of one image's cell."""
         cells = [cell for cell in self.cells if cell.image == image and cell.key == key]
-        limits = {each.round: each.limit for each in self.in_process}
+        beside = {each.round: each for each in self.in_process}
         loaded = [cell.loaded for cell in cells]
         errors: Counter[str] = Counter()
         for cell in cells:
@@ -133,7 +151,8 @@ class Report:
         probes = [each.probes for each in loaded if each.probes]
         return Row(
             throughput=statistics.median(each.throughput for each in loaded),
-            of_limit=statistics.median(cell.loaded.throughput / limits[cell.round] for cell in cells),
+            of_limit=statistics.median(cell.loaded.throughput / beside[cell.round].limit for cell in cells),
+            of_plain=statistics.median(cell.loaded.throughput / beside[cell.round].plain for cell in cells),
             latency=median([each.latency for each in loaded]),
             cpu_seconds=statistics.median(cell.cpu_seconds for cell in cells),
             late=statistics.median(late) if late else None,

@@ -7,6 +7,8 @@ from pipeline.bench.report import Report, median
 from pipeline.load.figures import Percentiles
 
 _MIB = 2**20
+# Answers as parts of what callers in one process get without batching: at best, and without fused operators.
+_HEAD = f"{'answers/s':>11}{'of limit':>9}{'of plain':>9}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
 
 
 def table(report: Report) -> Iterator[str]:
@@ -36,32 +38,30 @@ def _starts(report: Report) -> Iterator[str]:
 
 
 def _in_process(report: Report) -> Iterator[str]:
-    yield f"{'in process':<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}"
+    yield f"{'in process':<34}{_HEAD}"
     limit = statistics.median(each.limit for each in report.in_process)
-    for at, first in enumerate(report.in_process[0].callers):
-        called = [each.callers[at] for each in report.in_process]
+    plain = statistics.median(each.plain for each in report.in_process)
+    for name, called in report.called():
         throughput = statistics.median(each.throughput for each in called)
-        name = f"archive, {first.callers} x {first.threads} threads"
-        yield f"{name:<34}{throughput:>11,.1f}{throughput / limit:>10.2f}{_shown(median([c.latency for c in called]))}"
+        latency = _shown(median([each.latency for each in called]))
+        yield f"{name:<34}{throughput:>11,.1f}{throughput / limit:>9.2f}{throughput / plain:>9.2f}{latency}"
     threads = report.in_process[0].callers[0].threads
     for name, milliseconds in (
         ("eager torch", statistics.median(each.eager for each in report.in_process)),
         ("archive in Python's torch", statistics.median(each.archive for each in report.in_process)),
     ):
         rate = 1e3 / milliseconds
-        yield f"{name + f', 1 x {threads}':<34}{rate:>11,.1f}{rate / limit:>10.2f}{milliseconds:>10.3f}"
+        ratios = f"{rate / limit:>9.2f}{rate / plain:>9.2f}"
+        yield f"{name + f', 1 x {threads}':<34}{rate:>11,.1f}{ratios}{milliseconds:>10.3f}"
     alone = median([each.alone for each in report.in_process])
     ratio = statistics.median(each.over_the_wire.p50 / each.alone.p50 for each in report.in_process)
     wire = median([each.over_the_wire for each in report.in_process])
-    yield f"{'alone, in turns with the wire':<55}{_shown(alone)}"
-    yield f"{'over the wire, one client':<55}{_shown(wire)}  p50 {ratio:.3f} times that in process"
+    yield f"{'alone, in turns with the wire':<63}{_shown(alone)}"
+    yield f"{f'over the wire, one client, p50 {ratio:.3f} times that':<63}{_shown(wire)}"
 
 
 def _cells(report: Report, image: str) -> Iterator[str]:
-    yield (
-        f"{image:<34}{'answers/s':>11}{'of limit':>10}{'p50 ms':>10}{'p95 ms':>10}{'p99 ms':>10}{'cpu ms':>8}"
-        f"{'checked':>8}{'errors':>7}"
-    )
+    yield f"{image:<34}{_HEAD}{'cpu ms':>8}{'checked':>8}{'errors':>7}"
     for key in report.measured():
         protocol, clients, share = key
         row = report.row(image, key)
@@ -72,11 +72,11 @@ def _cells(report: Report, image: str) -> Iterator[str]:
         late = f" late {row.late:.0f}" if row.late is not None and row.late > 1 else ""
         refused = f" refused {row.refused}" if row.refused else ""
         yield (
-            f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>10.2f}{_shown(row.latency)}"
+            f"{name:<34}{row.throughput:>11,.1f}{row.of_limit:>9.2f}{row.of_plain:>9.2f}{_shown(row.latency)}"
             f"{row.cpu_seconds * 1e3:>8.3f}{row.checked:>8}{sum(row.errors.values()):>7}{refused}{late}"
         )
         if row.probes:
-            yield f"{'  health and metrics meanwhile':<55}{_shown(row.probes)}"
+            yield f"{'  health and metrics meanwhile':<63}{_shown(row.probes)}"
 
 
 def _arrivals(protocol: str, share: float) -> str:

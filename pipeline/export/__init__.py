@@ -133,7 +133,7 @@ def _plan_serving(path: Path, profile: tuple[ShapeProfile, ...], batching: Batch
     """Tells the server in the contract beside the archive how often to run which sample before it is ready, and how
     many rows to answer together."""
     contract = json.loads(path.read_bytes())
-    if batching.max_size > 1:
+    if batching.in_any_company:
         contract["batching"] = {"max_size": batching.max_size, "max_delay_ms": batching.max_delay_ms}
     contract["warm_up"] = [{"sample": shape.sample, "runs": shape.runs} for shape in profile]
     records.write_atomic(path, json.dumps(contract, sort_keys=True, separators=(",", ":")))

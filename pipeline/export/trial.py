@@ -61,7 +61,8 @@ class Trial:
         """
         wish = self.spec.batching
         if wish.max_size == 1:
-            return Batching(max_size=1, max_delay_ms=0.0, because="model.yaml turns it off", row_ms={})
+            off = "model.yaml turns it off"
+            return Batching(max_size=1, max_delay_ms=0.0, because=off, row_ms={}, in_any_company=False)
         report = self._report("server.together", [candidate], "--memory", str(self.spec.serving.memory))
         size, because = int(report["max_size"]), str(report["because"])
         if wish.max_size:
@@ -76,6 +77,7 @@ class Trial:
             max_delay_ms=wish.max_delay_ms if size > 1 else 0.0,
             because=because,
             row_ms={int(rows): float(each) for rows, each in report["row_ms"].items()},
+            in_any_company=bool(report["possible"]),
         )
 
     def _report(self, module: str, folders: Sequence[Path], *options: str) -> dict[str, Any]:

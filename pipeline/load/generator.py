@@ -4,7 +4,7 @@ import json
 import shutil
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.load import h2load
 from pipeline.load.bodies import PROTOCOLS, Protocol, body
 from pipeline.load.figures import Percentiles, percentiles
-from pipeline.load.samples import samples, wrong
+from pipeline.load.samples import Sample, samples, wrong
 from pipeline.progress import say
 
 PORTS: Mapping[Protocol, int] = {"rest-binary": 8080, "rest-json": 8080, "grpc": 8081}
@@ -65,6 +65,10 @@ class Generator:
         allowed = json.loads(archive.contract.path.read_text(encoding="utf-8"))["tolerance"]
         self._tolerance = Tolerance(absolute=allowed["absolute"], relative=allowed["relative"])
         self._samples = samples(archive)[:_WITNESSES]
+        # A request of more rows is more work: clients that wait for answers send sample 0.
+        self._alike = [
+            number for number, each in enumerate(self._samples) if _shapes(each) == _shapes(self._samples[0])
+        ]
         self._lengths: dict[tuple[str, Protocol], int] = {}
         self._limits = Limits(memory=1024, cpus=engine.info().cpus, pids=64)
 
@@ -132,13 +136,15 @@ class Generator:
             self._lengths[serving, protocol] = log.data
         return self._lengths[serving, protocol]
 
-    def arrivals(self, serving: str, protocol: Protocol, *, rate: float, seconds: float) -> Loaded:
-        """Requests that arrive at `rate`, whatever the server does; every answer is looked at. HTTP only."""
+    def arrivals(self, serving: str, protocol: Protocol, *, rate: float, seconds: float, mixed: bool = False) -> Loaded:
+        """Requests of sample 0's shape, or `mixed`, that arrive at `rate`, whatever the server does; every answer is
+        looked at. HTTP only."""
+        numbers = range(len(self._samples)) if mixed else self._alike
         count = max(1, round(rate * seconds))
         command = ("-m", "clients.arrivals", f"--rate={rate}", f"--count={count}")
-        outcome = self._clients(serving, protocol, command)
+        outcome = self._clients(serving, protocol, command, numbers=numbers)
         errors: Counter[str] = Counter()
-        checked = self._judge(outcome, errors)
+        checked = self._judge(outcome, errors, numbers=numbers)
         latencies, late = outcome["latencies"], outcome["late"]
         # Faster than they arrive they cannot be answered, so the last one's end tells of the throughput.
         took = seconds - 1 / rate + (latencies[-1] if latencies else 0.0)
@@ -228,14 +234,15 @@ class Generator:
         protocol: Protocol,
         command: tuple[str, ...],
         *,
+        numbers: Sequence[int] | None = None,
         probing: bool = False,
         on_line: Callable[[str], None] = say,
     ) -> Mapping[str, Any]:
-        """Runs clients of images/load with the samples as requests, or `probing`; what they write."""
-        kind, count = ("probe", len(_PROBED)) if probing else (protocol, len(self._samples))
+        """Runs clients of images/load with these samples as requests, or all, or `probing`; what they write."""
+        kind, asked = ("probe", _PROBED) if probing else (protocol, self._samples)
         out = self._file(f"{kind}.json")
         out.unlink(missing_ok=True)
-        files = [str(_OUT / f"{kind}-{number}.http") for number in range(count)]
+        files = [str(_OUT / f"{kind}-{number}.http") for number in (range(len(asked)) if numbers is None else numbers)]
         arguments = (f"--port={PORTS[protocol]}", f"--out={_OUT / out.name}", *files)
         self._engine.run(self._job(serving, (_PYTHON, *command, *arguments)), on_line=on_line)
         outcome: dict[str, Any] = json.loads(out.read_bytes())
@@ -250,15 +257,17 @@ class Generator:
             beside=serving,
         )
 
-    def _judge(self, outcome: Mapping[str, Any], errors: Counter[str]) -> int:
-        """Adds what is wrong with the answers to `errors`; how many were looked at."""
+    def _judge(self, outcome: Mapping[str, Any], errors: Counter[str], *, numbers: Sequence[int] | None = None) -> int:
+        """Adds what is wrong with the answers to requests of these samples, or all, to `errors`; how many were looked
+        at."""
+        asked = self._samples if numbers is None else [self._samples[number] for number in numbers]
         checked = 0
         for answer in outcome["answers"]:
             checked += answer["count"]
             if answer["status"] != 200:
                 errors[f"status {answer['status']}"] += answer["count"]
                 continue
-            sample = self._samples[answer["request"]]
+            sample = asked[answer["request"]]
             if told := wrong(sample, answer["json"], b64decode(answer["body"]), self._tolerance):
                 errors[f"wrong answer: {told}"] += answer["count"]
         errors.update(outcome["lost"])
@@ -266,6 +275,10 @@ class Generator:
 
     def _file(self, name: str) -> Path:
         return self._folder / name
+
+
+def _shapes(sample: Sample) -> list[tuple[int, ...]]:
+    return [tensor.shape for tensor in sample.inputs]
 
 
 def _counted(statuses: Iterable[int]) -> list[tuple[int, int]]:

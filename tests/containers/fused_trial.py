@@ -35,11 +35,14 @@ def main(folder: Path) -> None:
         return max(map(off, asked))
 
     alone, other, together = taken
-    _engine.set_threads(1)
+    _engine.set_threads(2)
     worst = [told("plain", alone)]
     print("fusing", flush=True)
     model.fuse(alone.inputs)
     worst += [told("fused", other), told("another shape", together)]
+    for phase, count in ("by one", 1), ("by three", 3):
+        _engine.set_threads(count)
+        worst.append(told(phase, alone, other))
     print("many threads", flush=True)
     with ThreadPoolExecutor(_THREADS, initializer=_engine.set_threads, initargs=(1,)) as pool:
         worst += pool.map(off, [alone, other] * _THREADS * _RUNS)

@@ -11,10 +11,10 @@ from tests.containers.conftest import Start
 
 _SCRIPT = Path(__file__).with_name("fused_trial.py")
 _PYTHON = "/usr/bin/python3.13"
-_PHASES = ["plain", "fusing", "fused", "another shape", "many threads", "plain again", "off"]
+_PHASES = ["plain", "fusing", "fused", "another shape", "by one", "by three", "many threads", "plain again", "off"]
 
 
-def test_a_program_is_fused_for_one_shape_and_right_from_many_threads(
+def test_a_program_is_fused_for_one_shape_and_right_by_as_many_threads_or_one(
     engine: DockerEngine, runtime: Image, archives: Path
 ) -> None:
     mounts = (Mount(source=archives / "convolved", target="/model"), Mount(source=_SCRIPT, target="/trial.py"))
@@ -32,7 +32,8 @@ def test_a_program_is_fused_for_one_shape_and_right_from_many_threads(
     for line in lines:
         phase = line if line in _PHASES else phase
         graphs[phase] = graphs.get(phase, 0) + (",graph,exec," in line)
-    assert [phase for phase in _PHASES if graphs[phase]] == ["fusing", "fused", "many threads"]
+    assert [phase for phase in _PHASES if graphs[phase]] == ["fusing", "fused", "by one", "many threads"]
+    assert graphs["by one"] == 2 * graphs["fused"]
     assert graphs["many threads"] == 40 * graphs["fused"]
     assert float(lines[-1]) < 1e-5
 

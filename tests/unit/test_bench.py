@@ -24,8 +24,10 @@ IN_PROCESS = {
     "in_process": {"p50_ms": 1.0, "p95_ms": 2.0, "p99_ms": 3.0},
     "over_the_wire": {"p50_ms": 1.5, "p95_ms": 2.0, "p99_ms": 3.0},
     "callers": [
-        {"callers": 1, "threads": 2, "throughput": 400.0, "p50_ms": 1.0, "p95_ms": 1.0, "p99_ms": 1.0},
-        {"callers": 2, "threads": 1, "throughput": 500.0, "p50_ms": 2.0, "p95_ms": 2.0, "p99_ms": 2.0},
+        {"callers": 1, "threads": 2, "fused": False, "throughput": 320.0, "p50_ms": 1.0, "p95_ms": 1.0, "p99_ms": 1.0},
+        {"callers": 1, "threads": 2, "fused": True, "throughput": 400.0, "p50_ms": 1.0, "p95_ms": 1.0, "p99_ms": 1.0},
+        {"callers": 2, "threads": 1, "fused": False, "throughput": 400.0, "p50_ms": 2.0, "p95_ms": 2.0, "p99_ms": 2.0},
+        {"callers": 2, "threads": 1, "fused": True, "throughput": 500.0, "p50_ms": 2.0, "p95_ms": 2.0, "p99_ms": 2.0},
     ],
 }
 
@@ -104,24 +106,17 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
         ["tiny:1.0.0-cpu", "1.25", "1.00", "steady", "200", "MiB", "150", "MiB", "220", "MiB"]
     ]
     rows = {line[:34].strip(): line[34:].split() for line in table}
-    assert rows["archive, 1 x 2 threads"][:2] == ["400.0", "0.80"]
-    assert rows["archive, 2 x 1 threads"][:2] == ["500.0", "1.00"]
-    assert rows["eager torch, 1 x 2"] == ["333.3", "0.67", "3.000"]
-    assert rows["over the wire, one client"] == [
-        "1.500",
-        "2.000",
-        "3.000",
-        "p50",
-        "1.500",
-        "times",
-        "that",
-        "in",
-        "process",
-    ]
+    assert rows["archive, 1 x 2 threads"][:3] == ["320.0", "0.64", "0.80"]
+    assert rows["archive fused, 1 x 2 threads"][:3] == ["400.0", "0.80", "1.00"]
+    assert rows["archive, 2 x 1 threads"][:3] == ["400.0", "0.80", "1.00"]
+    assert rows["archive fused, 2 x 1 threads"][:3] == ["500.0", "1.00", "1.25"]
+    assert rows["eager torch, 1 x 2"] == ["333.3", "0.67", "0.83", "3.000"]
+    (wire,) = (line.rsplit(maxsplit=3) for line in table if line.startswith("over the wire"))
+    assert wire == ["over the wire, one client, p50 1.500 times that", "1.500", "2.000", "3.000"]
     # A second of a core for 248 requests and the two of the witness; h2load's 250 answers a second of 4 ms.
-    assert rows["rest-binary, 4 clients"] == ["250.0", "0.50", "4.000", "4.000", "4.000", "4.000", "4", "0"]
-    assert rows["rest-json, arriving at 50%"][2:5] == ["4.000", "4.000", "4.000"]
-    assert rows["rest-json, arriving at 400%"][2:5] == ["4.000", "4.000", "4.000"]
+    assert rows["rest-binary, 4 clients"] == ["250.0", "0.50", "0.62", "4.000", "4.000", "4.000", "4.000", "4", "0"]
+    assert rows["rest-json, arriving at 50%"][3:6] == ["4.000", "4.000", "4.000"]
+    assert rows["rest-json, arriving at 400%"][3:6] == ["4.000", "4.000", "4.000"]
     assert [line.split() for line in table if "meanwhile" in line] == [
         ["health", "and", "metrics", "meanwhile", "1.000", "1.000", "1.000"]
     ] * 2

@@ -31,7 +31,13 @@ EVIDENCE = Evidence(
 )
 EQUAL = Deviation(absolute=0.0, relative=0.0, equal=True, agreement=1.0)
 CLOSE = Deviation(absolute=2.5e-7, relative=1e-6, equal=False, agreement=1.0)
-BATCHING = Batching(max_size=8, max_delay_ms=0.0, because="27 got the same answers", row_ms={1: 2.0, 8: 1.25})
+BATCHING = Batching(
+    max_size=8,
+    max_delay_ms=0.0,
+    because="27 got the same answers",
+    row_ms={1: 2.0, 8: 1.25},
+    in_any_company=True,
+)
 PROFILE = ShapeProfile(sample=0, shapes=((1, 4),), cold=9.0, second=5.0, steady=1.0, runs=3)
 LIMITS = Limits(memory=512, cpus=1.0, pids=64)
 

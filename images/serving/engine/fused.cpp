@@ -2,11 +2,14 @@
 
 #include <algorithm>
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/jit/codegen/onednn/interface.h>
 #include <torch/csrc/jit/passes/pass_manager.h>
 #include <torch/csrc/jit/serialization/import.h>
 
+#include "aside.h"
 #include "errors.h"
+#include "mapped.h"
 
 namespace torchyard {
 namespace {
@@ -49,22 +52,27 @@ std::vector<at::DimVector> shapes_of(const std::vector<c10::IValue>& inputs) {
 }  // namespace
 
 Fused::Fused(const std::string& path, const std::vector<c10::IValue>& inputs)
-    : shapes_(shapes_of(inputs)), module_(frozen(path)) {
+    : shapes_(shapes_of(inputs)), threads_(at::get_num_threads()), module_(frozen(path)) {
   const Fusing fusing;
+  const Mapped weights(module_, path);
   for (int run = 0; run < kRuns; ++run) {
     forward(inputs);
   }
+  // What is fused has them in another order now.
+  weights.forget();
 }
 
 bool Fused::takes(const std::vector<c10::IValue>& inputs) const {
-  return std::equal(
-      inputs.begin(), inputs.end(), shapes_.begin(), shapes_.end(), [](const c10::IValue& input, const auto& shape) {
-        return input.isTensor() && input.toTensor().sizes() == at::IntArrayRef(shape);
-      });
+  const int threads = at::get_num_threads();
+  return (threads == threads_ || threads == 1) &&
+      std::equal(inputs.begin(), inputs.end(), shapes_.begin(), shapes_.end(), [](const auto& input, const auto& shape) {
+           return input.isTensor() && input.toTensor().sizes() == at::IntArrayRef(shape);
+         });
 }
 
 c10::IValue Fused::forward(const std::vector<c10::IValue>& inputs) const {
-  return module_.get_method("forward")(inputs);
+  const auto run = [this, &inputs] { return module_.get_method("forward")(inputs); };
+  return at::get_num_threads() == threads_ ? run() : aside(run);
 }
 
 }  // namespace torchyard

@@ -12,12 +12,12 @@ namespace torchyard {
 class Fused {
  public:
   // Loads the archive at `path` once more, and specialises it for the shapes of `inputs` and the calling thread's
-  // number of threads for one operator; others may run it afterwards, with as many. No other thread may run a model
-  // meanwhile: what torch fuses by is set for the whole process.
+  // number of threads for one operator; others may run it afterwards, with as many or with one. No other thread may run
+  // a model meanwhile: what torch fuses by is set for the whole process.
   // Throws what torch does; InputError where an input is not a tensor.
   Fused(const std::string& path, const std::vector<c10::IValue>& inputs);
 
-  // Whether inputs have the shapes that it is for.
+  // Whether inputs have the shapes that it is for, and the calling thread as many threads for one operator, or one.
   bool takes(const std::vector<c10::IValue>& inputs) const;
 
   // Runs forward() on inputs that it takes.
@@ -25,6 +25,7 @@ class Fused {
 
  private:
   std::vector<at::DimVector> shapes_;
+  int threads_;
   torch::jit::Module module_;
 };
 

@@ -32,7 +32,8 @@ class Model {
   std::vector<std::string> methods() const;
 
   // From now on, inputs of the shapes of these are run by a second copy of the program, which oneDNN Graph has fused for
-  // them and the calling thread's number of threads for one operator. No other thread may run a model meanwhile.
+  // them and the calling thread's number of threads for one operator, wherever a thread has as many, or one. No other
+  // thread may run a model meanwhile.
   // Throws InputError, ModelError.
   void fuse(const std::vector<c10::IValue>& inputs);
 

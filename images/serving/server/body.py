@@ -30,7 +30,7 @@ class Bodies:
             Refusal: 413, it is too large; 503, those of other requests leave no room for it.
             Disconnected: the client went away.
         """
-        chunks: list[bytes] = []
+        chunks: list[bytes | bytearray] = []
         size, kept, more = 0, 0, True
         full = False
         try:
@@ -56,7 +56,8 @@ class Bodies:
         except BaseException:
             self.release(kept)
             raise
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        # One alone is not copied.
+        return b"".join(chunks)
 
     def hold(self, size: int) -> None:
         """Counts what a body became, to be released like it.

@@ -12,7 +12,10 @@ from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from server.incoming import LEAST, Incoming
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
@@ -46,6 +49,8 @@ class Connection(HttpToolsProtocol):
         self._paused: float | None = None
         self._last = self._began
         self._task: asyncio.Task[None] | None = None
+        # The length of a body whose head was just read.
+        self._expected = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop. Where there are too many, the one that has been idle for longest makes room."""
@@ -72,14 +77,46 @@ class Connection(HttpToolsProtocol):
         if self._began is None:
             self._began, self._received, self._in_head = monotonic(), 0, True
         self._received += len(data)
+        self._expected = 0
         super().data_received(data)
         if self._in_head and self._received > _LARGEST_HEAD and not self.transport.is_closing():
             self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
+        if self._expected and not self.transport.is_closing():
+            self._receive_large()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
         self._in_head = False
         super().on_headers_complete()
+        if not (self.expect_100_continue or self.parser.should_upgrade()):
+            # The parser has refused what is no number, and a length beside an encoding.
+            self._expected = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+
+    def received(self, count: int) -> None:
+        """Called for bytes of a body that the parser does not see."""
+        self._received += count
+
+    def go_on(self) -> None:
+        """Called when the body that the parser did not see is complete."""
+        self._read_by(self)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
+
+    def _receive_large(self) -> None:
+        """Has the rest of a body read without the parser, where that is much."""
+        left = self._expected - len(self.cycle.body)
+        if left < LEAST or not self.cycle.more_body or self.pipeline:
+            return
+        incoming = Incoming(self, bytes(self.cycle.body), left)
+        self.cycle.receive = incoming.receive  # type: ignore[assignment,method-assign]
+        self._read_by(incoming)
+
+    def _read_by(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop asks a protocol how it wants to read only when it begins to read.
+        self.flow.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.flow.resume_reading()
 
     def on_message_complete(self) -> None:
         """Called by the parser."""

@@ -68,14 +68,16 @@ class Warming:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batching:
     """Requests of one shape are answered together: `max_size` rows at most, and a request waits for others at most
-    `max_delay_ms` while the model is idle."""
+    `max_delay_ms` while the model is idle. A larger one is answered in parts, if rows get the same answers
+    `in_any_company`."""
 
     max_size: int
     max_delay_ms: float
+    in_any_company: bool = True
 
 
-# Every request on its own.
-ALONE = Batching(max_size=1, max_delay_ms=0.0)
+# Every request on its own, and whole.
+ALONE = Batching(max_size=1, max_delay_ms=0.0, in_any_company=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,7 +69,8 @@ class Model(Protocol):
 
     def fuse(self, inputs: Sequence[Input], /) -> None:
         """From now on a second copy of the program runs inputs of these shapes, with operators fused for them and for
-        the calling thread's number of threads. No other thread may run a model meanwhile.
+        the calling thread's number of threads for one operator, wherever a thread has as many, or one. No other thread
+        may run a model meanwhile.
 
         Raises:
             InputError: as forward(), or an input is not a tensor.

@@ -2,7 +2,8 @@
 
 Prints one JSON object: percentiles of sample 0 in process and over the wire, each measured in turns with the other
 after the same preparation, fused where that is faster; then what callers in threads of this process get done, which no
-server can surpass without batching: one caller with all threads, and as many callers as threads with one each.
+server can surpass without batching: one caller with all threads, and as many callers as threads with one each, of the
+program as torch optimises it and, where that is faster, with operators fused.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -64,7 +65,7 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
     contract = contracts.read(arguments.model)
     ready = prepare(contract, arguments.model, _engine, threads=threads)
     model, inputs = ready.served.model, ready.samples[0].inputs
-    fused(_plan(1, threads), ready, _engine)
+    fused(ready, _engine, threads=[threads])
     with Client(server, contract, inputs) as client:
         turns = in_turns(
             {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
@@ -72,14 +73,20 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
     return {
         **{name: percentiles(latencies) for name, latencies in turns.items()},
         "callers": [
-            {"callers": callers, "threads": each, **_called(ready, _engine, callers, each, arguments.seconds)}
+            found
             for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
+            for found in _callers(ready, _engine, Plan(instances=callers, threads=each), arguments.seconds)
         ],
     }
 
 
-def _plan(callers: int, threads: int) -> Plan:
-    return Plan(instances=callers, threads=threads, inline_rows=0)
+def _callers(ready: Ready, engine: Engine, plan: Plan, seconds: float) -> Iterator[dict[str, Any]]:
+    """What callers get done of the program as torch optimises it, and with operators fused where that is faster."""
+    ready.served.model.unfuse()
+    kind = {"callers": plan.instances, "threads": plan.threads}
+    yield {**kind, "fused": False, **_called(ready, engine, plan, seconds)}
+    if fused(ready, engine, threads=[plan.threads]):
+        yield {**kind, "fused": True, **_called(ready, engine, plan, seconds)}
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, list[float]]:
@@ -95,15 +102,13 @@ def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[s
     return measured
 
 
-def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: float) -> dict[str, float]:
+def _called(ready: Ready, engine: Engine, plan: Plan, seconds: float) -> dict[str, float]:
     """What so many callers at once, each with so many threads for an operator, get done of sample 0."""
     model, inputs = ready.served.model, ready.samples[0].inputs
-    warm = threading.Barrier(callers)
-    model.unfuse()
-    fused(_plan(callers, threads), ready, engine)
+    warm = threading.Barrier(plan.instances)
 
     def call() -> list[float]:
-        engine.set_threads(threads)
+        engine.set_threads(plan.threads)
         warm_up(ready.served, ready.samples)
         warm.wait()
         times = [time.perf_counter()]
@@ -113,8 +118,8 @@ def _called(ready: Ready, engine: Engine, callers: int, threads: int, seconds: f
             times.append(time.perf_counter())
         return times
 
-    with ThreadPoolExecutor(max_workers=callers) as pool:
-        found = [running.result() for running in [pool.submit(call) for _ in range(callers)]]
+    with ThreadPoolExecutor(max_workers=plan.instances) as pool:
+        found = [running.result() for running in [pool.submit(call) for _ in range(plan.instances)]]
     took = max(times[-1] for times in found) - min(times[0] for times in found)
     latencies = [after - before for times in found for before, after in pairwise(times)]
     return {"throughput": len(latencies) / took, **percentiles(latencies)}

@@ -1,36 +1,37 @@
 """How many threads run the model, and with how many of its own each: decided by a short measurement at start."""
 
-import math
+import statistics
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from server.engine import Engine, Input
-from server.fusing import fuse
+from server.fusing import fuse, may_gain
 from server.loading import Ready
-from server.replaying import warm_up
-from server.served import ServedModel
+from server.replaying import by_shape
 
 # Handing a batch to a thread and back takes about so long. One that takes no longer than the next may be run on the
 # event loop: everybody else who wants the loop waits for that.
 _HAND_OVER_SECONDS = 1e-4
 INLINE_SECONDS = 5e-4
-# More instances answer one client later: only for so much more throughput. Large models get about 1.15 times as much
-# done by one thread for each core; whatever else the machine does at start must not tip that over.
-_WORTH = 1.35
-# Each plan is measured for about so long, and not at all where one run takes longer.
-_SECONDS = 0.1
+# Fused operators, or all cores for one run, have to end it so much earlier to be worth what they take.
+_WORTH = 1.1
+# What is measured is run for about so long and at least so often, and only once where a run takes very long.
+_SECONDS = 0.05
 _FEWEST = 2
+_LONGEST_SECONDS = 1.0
 _TIMED = 5
-# Batches, the small ones first, are run once each before the model is ready, as long as that takes no longer in all.
+# Shapes and then batches, the small ones first, are run once each in every thread before the model is ready, as long as
+# that takes no longer in all.
 _WARMING_SECONDS = 0.3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """`instances` threads run the model, each with `threads` for one operator.
+    """`instances` threads run the model, each with `threads` for one operator, or `wide` for a request that is alone; 0
+    where that gets no more than others.
 
     Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. Where
     operators are `fused` for single requests, fewer than `least_rows` rows are no batch but run one after the other.
@@ -38,7 +39,8 @@ class Plan:
 
     instances: int
     threads: int
-    inline_rows: int
+    wide: int = 0
+    inline_rows: int = 0
     fused: bool = False
     least_rows: int = 1
 
@@ -53,13 +55,14 @@ class Prepared:
 
     def warm(self, threads: int, *, prepared: bool = False) -> None:
         """Makes the calling thread one that runs the model, with `threads` for one operator; the one that prepared the
-        model has run the samples already."""
+        model has run the samples already, until the executor had specialised for their shapes."""
         self.engine.set_threads(threads)
-        if not prepared:
-            warm_up(self.ready.served, self.ready.samples)
+        once = (
+            [] if prepared else [[self.ready.samples[each[0]].inputs] for each in by_shape(self.ready.samples).values()]
+        )
         started = time.perf_counter()
-        for batch in batches(self.ready):
-            if _rows(batch) >= self.plan.least_rows and time.perf_counter() - started < _WARMING_SECONDS:
+        for batch in (*once, *(each for each in batches(self.ready) if _rows(each) >= self.plan.least_rows)):
+            if time.perf_counter() - started < _WARMING_SECONDS:
                 self.ready.served.answer_together(batch)
 
 
@@ -69,67 +72,75 @@ def choose(
     """The plan for `cores`; `instances` and `threads` are taken as given where they are, and operators are fused only
     with `fusion`. To be called in the thread that will serve, whose number of threads it changes."""
     inline = _inline_rows(ready, engine)
-    if instances or threads or inline or cores == 1:
-        instances = instances or (1 if inline else max(1, cores // (threads or cores)))
-        plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
-        seconds = fused(plan, ready, engine) if fusion and not inline else None
-        return replace(plan, fused=True, least_rows=_least_rows(ready, seconds)) if seconds else plan
-    rates = _rates(ready, engine, cores)
-    best = _best(rates)
-    return _best_fused(rates, best, ready, engine) if fusion and rates[best] else best
-
-
-def fused(plan: Plan, ready: Ready, engine: Engine, *, plain: float | None = None) -> float | None:
-    """Fuses operators for a plan, where that is faster: the seconds of a run while all instances run. `plain` are those
-    without, where they are known."""
-
-    def measure() -> float:
-        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, plan.instances, plan.threads)
-        return plan.instances / throughput if throughput else math.inf
-
+    open_to_choice = not (instances or threads or inline) and cores > 1
+    instances = instances or (1 if inline else max(1, cores // (threads or cores)))
+    plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
+    if inline:
+        return plan
     engine.set_threads(plan.threads)
-    return fuse(ready, engine, measure, plain=plain)
+    seconds = _fastest(ready)
+    tried = (plan.threads, 1) if open_to_choice else (plan.threads,)
+    if fusion and (faster := fused(ready, engine, plain=seconds, threads=tried)):
+        plan, seconds = replace(plan, fused=True), faster
+    if open_to_choice and seconds < _LONGEST_SECONDS:
+        plan, seconds = _spread(plan, seconds, ready, engine)
+    engine.set_threads(plan.threads)
+    return replace(plan, least_rows=_least_rows(ready, seconds)) if plan.fused else plan
 
 
-def _rates(ready: Ready, engine: Engine, cores: int) -> dict[Plan, float]:
-    """What plans get done in a second, the one of the fewest instances first, up to one that takes too long to find
-    out; if that is the first, it alone with 0."""
-    rates: dict[Plan, float] = {}
-    for instances, threads in _candidates(cores):
-        plan = Plan(instances=instances, threads=threads, inline_rows=0)
-        throughput = _throughput(ready.served, ready.samples[0].inputs, engine, instances, threads)
-        if throughput is None:
-            return rates or {plan: 0.0}
-        rates[plan] = throughput
-    return rates
+def fused(ready: Ready, engine: Engine, *, threads: Sequence[int], plain: float | None = None) -> float | None:
+    """Fuses operators for the first of `threads`, where that is worth it and right by all of them: the seconds of a run
+    then. `plain` are those without, where they are known. Leaves the calling thread with the first of `threads`."""
+    engine.set_threads(threads[0])
+    plain = plain or _fastest(ready)
+    if not may_gain(ready, plain) or not fuse(ready, engine, threads=threads):
+        return None
+    engine.set_threads(threads[0])
+    seconds = _fastest(ready)
+    if _WORTH * seconds < plain:
+        return seconds
+    ready.served.model.unfuse()
+    return None
 
 
-def _best(rates: Mapping[Plan, float]) -> Plan:
-    """The first plan, or a later one that gets so much more done that it is worth it."""
-    best, *others = rates
-    for plan in others:
-        if rates[plan] > _WORTH * rates[best]:
-            best = plan
-    return best
+def _spread(plan: Plan, seconds: float, ready: Ready, engine: Engine) -> tuple[Plan, float]:
+    """The better of a plan that gives all cores to one run after the other, each of which takes so many `seconds`, and
+    of one core for each of several, which wait for nobody at barriers. A lone run may have all of them all the same."""
+    cores = plan.threads
+    each = _side_by_side(ready, engine, cores)
+    if each >= cores * seconds:
+        return plan, seconds
+    wide = cores if _WORTH * seconds < each else 0
+    return replace(plan, instances=cores, threads=1, wide=wide), each
 
 
-def _best_fused(rates: Mapping[Plan, float], best: Plan, ready: Ready, engine: Engine) -> Plan:
-    """The plan with the fewest instances, or the one that is best without fusion, with operators fused where that gets
-    more done."""
-    first = next(iter(rates))
-    tried = list(dict.fromkeys((first, best)))
-    seconds = {plan: fused(plan, ready, engine, plain=plan.instances / rates[plan]) for plan in tried}
-    rate = {plan: plan.instances / each for plan, each in seconds.items() if each}
-    if not rate:
-        return best
-    chosen = _best(rate)
-    if rates[best] > _WORTH * rate[chosen]:
-        ready.served.model.unfuse()
-        return best
-    if chosen != tried[-1]:
-        engine.set_threads(chosen.threads)
-        ready.served.model.fuse(ready.samples[0].inputs)
-    return replace(chosen, fused=True, least_rows=_least_rows(ready, chosen.instances / rate[chosen]))
+def _fastest(ready: Ready, barrier: threading.Barrier | None = None) -> float:
+    """The seconds of the fastest of a few runs of sample 0: what else the machine does says nothing about a plan."""
+    times, until = list[float](), time.perf_counter() + _SECONDS
+    while len(times) < _FEWEST or time.perf_counter() < until:
+        started = time.perf_counter()
+        ready.served.answer(ready.samples[0].inputs)
+        times.append(time.perf_counter() - started)
+        if barrier and len(times) == 1:
+            # The first one of a thread may have to make something ready; only from here on all run at once.
+            barrier.wait()
+            until = time.perf_counter() + _SECONDS
+        if times[0] > _LONGEST_SECONDS:
+            break
+    return min(times)
+
+
+def _side_by_side(ready: Ready, engine: Engine, count: int) -> float:
+    """The seconds of a run while so many threads run on one core each."""
+    barrier = threading.Barrier(count)
+
+    def fastest() -> float:
+        engine.set_threads(1)
+        return _fastest(ready, barrier)
+
+    with ThreadPoolExecutor(count) as pool:
+        found = [running.result() for running in [pool.submit(fastest) for _ in range(count)]]
+    return statistics.harmonic_mean(found)
 
 
 def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
@@ -151,7 +162,7 @@ def _least_rows(ready: Ready, seconds: float) -> int:
 
 def _pays(ready: Ready, batch: Sequence[Sequence[Input]], seconds: float) -> bool:
     # The first runs of a shape prepare for the next ones; beside what takes long that is little.
-    times, until = list[float](), time.perf_counter() + _SECONDS / 2
+    times, until = list[float](), time.perf_counter() + _SECONDS
     while not times or (len(times) < _TIMED and time.perf_counter() < until):
         started = time.perf_counter()
         ready.served.answer_together(batch)
@@ -184,28 +195,3 @@ def _inline_rows(ready: Ready, engine: Engine) -> int:
 def _candidates(cores: int) -> list[tuple[int, int]]:
     """Instances and threads that make up the cores, the fewest instances first."""
     return sorted({(1, cores), (max(1, cores // 2), min(2, cores)), (cores, 1)})
-
-
-def _throughput(
-    served: ServedModel, inputs: Sequence[Input], engine: Engine, instances: int, threads: int
-) -> float | None:
-    """Runs a second when all instances run the same inputs; None where that would take too long to find out."""
-    barrier = threading.Barrier(instances)
-
-    def runs() -> float | None:
-        engine.set_threads(threads)
-        started = time.perf_counter()
-        served.answer(inputs)
-        once = time.perf_counter() - started
-        barrier.wait()
-        if once > 10 * _SECONDS:
-            return None
-        count, started = 0, time.perf_counter()
-        while count < _FEWEST or time.perf_counter() - started < _SECONDS:
-            served.answer(inputs)
-            count += 1
-        return count / (time.perf_counter() - started)
-
-    with ThreadPoolExecutor(instances) as pool:
-        rates = [running.result() for running in [pool.submit(runs) for _ in range(instances)]]
-    return None if None in rates else sum(rate for rate in rates if rate)

@@ -7,6 +7,7 @@ the client shared, and its threaded one 2,000; this one, over nghttp2 and on the
 import asyncio
 import time
 
+from server.listening import accept_the_last
 from server.rpc_connection import Connection, Served
 
 PORT = 8081
@@ -45,6 +46,7 @@ class Server:
 
     async def _stop(self, seconds: float) -> None:
         if self._listener is not None:
+            await accept_the_last(self._listener)
             self._listener.close()
         if self._sweeper is not None:
             self._sweeper.cancel()

@@ -10,17 +10,19 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from server.answers import Answer
 from server.engine import Input
 from server.instances import Instances, warmed
+from server.parts import in_parts
 from server.planning import Prepared
 from server.refusal import Refusal
 from server.running import Done, run
 from server.served import Run
 from server.statistics import Executions, Statistics
-from server.waiting import Job, Shapes, retry_after
+from server.waiting import Job, Shape, Shapes, retry_after
 
 # How much of the newest run is in the running mean of the seconds that a request takes.
 _NEWEST = 0.1
@@ -60,6 +62,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._served = prepared.ready.served
         self._shapes = Shapes(self._served.contract)
+        self._most_rows = self._served.contract.batching.max_size
         self._inline_rows = prepared.plan.inline_rows
         self._delay = self._served.contract.batching.max_delay_ms / 1e3
         if self._inline_rows:
@@ -67,17 +70,36 @@ class Scheduler:
 
     async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
         """The model's answers to inputs in forward()'s order; see `server.app.Inference`."""
-        arrived = time.monotonic_ns()
+        rows, shape = self._shapes.of(inputs)
+        if rows <= self._most_rows:
+            return await self._answered(self._job(inputs, rows, shape), deadline)
+        began = time.monotonic_ns()
+        parts: list[Job] = []
+
+        async def run_part(cut: Sequence[Input], size: int) -> tuple[Sequence[Answer], float]:
+            parts.append(self._job(cut, size, shape, part=True))
+            # What was begun is not refused: that would only make its client begin again.
+            answers = await self._answered(parts[-1], deadline, refusable=len(parts) == 1)
+            return answers, parts[-1].seconds
+
+        joined = await in_parts(inputs, rows, self._most_rows, run_part)
+        self.statistics.answered(time.monotonic_ns() - began)
+        return joined
+
+    def _job(self, inputs: Sequence[Input], rows: int, shape: Shape, *, part: bool = False) -> Job:
+        size = sum(len(content) for _, _, content in inputs)
+        arrived, answers = time.monotonic_ns(), self._loop.create_future()
+        return Job(inputs=inputs, rows=rows, shape=shape, size=size, arrived=arrived, answers=answers, part=part)
+
+    async def _answered(self, job: Job, deadline: float | None, *, refusable: bool = True) -> Sequence[Answer]:
+        arrived, answers = job.arrived, job.answers
         if deadline is not None and deadline * 1e9 <= arrived:
             self._expired(arrived)
-        rows, shape = self._shapes.of(inputs)
-        size = sum(len(content) for _, _, content in inputs)
-        answers: asyncio.Future[Sequence[Answer]] = self._loop.create_future()
-        job = Job(inputs=inputs, rows=rows, shape=shape, size=size, arrived=arrived, answers=answers)
-        if 0 < rows <= self._inline_rows:
+        if 0 < job.rows <= self._inline_rows:
             self._put_here(job)
         else:
-            self._refuse_when_full(size, arrived)
+            if refusable:
+                self._refuse_when_full(job.size, arrived)
             self._instances.put(job)
         timer = None
         if deadline is not None:
@@ -107,22 +129,21 @@ class Scheduler:
     def _work(self) -> None:
         try:
             prepared = self._prepare()
-            plan = prepared.plan
-            self._instances = Instances(
-                prepared.ready.served, self.statistics, self._hand_over, least_rows=plan.least_rows
-            )
+            threads = prepared.plan.threads
+            self._instances = Instances(prepared, self.statistics, self._hand_over)
+            serve = partial(self._instances.serve, leads=False)
             others = [
-                warmed(lambda: prepared.warm(plan.threads), self._instances.serve, name=f"inference-{number}")
-                for number in range(1, plan.instances)
+                warmed(lambda: prepared.warm(threads), serve, name=f"inference-{number}")
+                for number in range(1, prepared.plan.instances)
             ]
-            prepared.warm(plan.threads, prepared=True)
+            prepared.warm(threads, prepared=True)
             for other in others:
                 other.result()
         except BaseException as error:  # noqa: BLE001 (the main thread reports it and ends the process)
             self.prepared.set_exception(error)
             return
         self.prepared.set_result(prepared)
-        self._instances.serve()
+        self._instances.serve(leads=True)
         self._ended.set()
 
     def _put_here(self, job: Job) -> None:
@@ -159,19 +180,23 @@ class Scheduler:
                 done.jobs[0].answers.set_exception(done.outcome)
 
     def _count(self, done: Done, now: int) -> None:
-        statistics, jobs = self.statistics, len(done.jobs)
-        lasted = sum(now - job.arrived for job in done.jobs)
-        self._seconds_each += _NEWEST * ((done.ended - done.started) / 1e9 / jobs - self._seconds_each)
+        statistics, seconds = self.statistics, (done.ended - done.started) / 1e9
+        jobs = len(done.jobs)
+        # A request that is run in parts is one when its last part is done.
+        whole = [job for job in done.jobs if not job.part]
+        for job in done.jobs:
+            job.seconds = seconds
+        self._seconds_each += _NEWEST * (seconds / jobs - self._seconds_each)
         statistics.executions += 1
         if not isinstance(done.outcome, Run):
-            statistics.fail.add(lasted)
+            statistics.fail.add(now - done.jobs[0].arrived)
             return
         ran, rows = done.outcome, sum(job.rows or 1 for job in done.jobs)
-        statistics.success.add(lasted, jobs)
-        statistics.queue.add(sum(done.started - job.arrived for job in done.jobs), jobs)
-        statistics.compute_input.add(ran.input_ns * jobs, jobs)
-        statistics.compute_infer.add(ran.infer_ns * jobs, jobs)
-        statistics.compute_output.add(ran.output_ns * jobs, jobs)
+        statistics.success.add(sum(now - job.arrived for job in whole), len(whole))
+        statistics.queue.add(sum(done.started - job.arrived for job in done.jobs), len(whole))
+        statistics.compute_input.add(ran.input_ns * jobs, len(whole))
+        statistics.compute_infer.add(ran.infer_ns * jobs, len(whole))
+        statistics.compute_output.add(ran.output_ns * jobs, len(whole))
         statistics.inferences += rows
         statistics.last_inference_ms = time.time_ns() // 1_000_000
         batch = statistics.batches.setdefault(rows, Executions())

@@ -19,6 +19,7 @@ from server.elsewhere import Elsewhere, processes
 from server.engine import Engine
 from server.errors import RunStuck
 from server.health import PORT
+from server.listening import accept_the_last
 from server.planning import Prepared
 from server.rehearsal import rehearse
 from server.rpc_connection import Limits, Served
@@ -30,8 +31,6 @@ from server.settings import Settings
 _LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
-# A turn or two of the loop, in which it accepts whatever waits for that, and reads what was sent.
-_ACCEPTING_SECONDS = 0.02
 
 
 def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_ready: Callable[[Prepared], None]) -> None:
@@ -80,18 +79,10 @@ class Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Called by uvicorn to end. It would reset connections that the kernel has made and nobody accepted yet."""
-        for listening in self.servers:
-            _make_no_more(listening)
-        await asyncio.sleep(_ACCEPTING_SECONDS)
+        """Called by uvicorn to end."""
+        for listener in self.servers:
+            await accept_the_last(listener)
         await super().shutdown(sockets)
-
-
-def _make_no_more(listening: asyncio.Server) -> None:
-    """Has the kernel make no more connections than one that is not accepted; those that it has made stay."""
-    for each in listening.sockets:
-        with socket.socket(fileno=os.dup(each.fileno())) as same:
-            same.listen(0)
 
 
 def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings) -> rpc.Server:

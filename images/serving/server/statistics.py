@@ -54,6 +54,12 @@ class Statistics:
     expired: int = 0
     cancelled: int = 0
 
+    def answered(self, ns: int) -> None:
+        """Counts a request in whose parts were counted as runs only."""
+        self.success.add(ns)
+        for each in (self.queue, self.compute_input, self.compute_infer, self.compute_output):
+            each.add(0)
+
     def forget(self) -> None:
         """Starts to count anew."""
         for each in fields(self):

@@ -18,7 +18,8 @@ Shape: TypeAlias = tuple[tuple[int, ...], ...] | None
 @dataclass(slots=True, kw_only=True, eq=False)
 class Job:
     """A request that waits: its rows, or 0 where it cannot be run with others, its bytes, when it came (in monotonic
-    nanoseconds), and where its answers are awaited."""
+    nanoseconds), and where its answers are awaited. A `part` is one of a request that is larger than a batch,
+    `alone` is one that came while nothing ran or waited, and `seconds` is how long the run took that answered it."""
 
     inputs: Sequence[Input]
     rows: int
@@ -26,6 +27,9 @@ class Job:
     size: int
     arrived: int
     answers: "asyncio.Future[Sequence[Answer]]"
+    part: bool = False
+    alone: bool = False
+    seconds: float = 0.0
 
 
 class Shapes:
@@ -33,11 +37,11 @@ class Shapes:
 
     def __init__(self, contract: Contract) -> None:
         self._fixed = all(size >= 0 for tensor in contract.inputs for size in tensor.shape[1:])
-        self._batches = contract.batching.max_size > 1
+        self._apart = contract.batching.in_any_company
 
     def of(self, inputs: Sequence[Input]) -> tuple[int, Shape]:
         """The rows of a request, or 0 where it has to be run alone, and the shape that it shares with others."""
-        if not self._batches:
+        if not self._apart:
             return 0, None
         rows = inputs[0][1][0]
         if len(inputs) > 1 and any(shape[0] != rows for _, shape, _ in inputs):
@@ -75,15 +79,23 @@ class Waiting:
         queue = self._queues[key]
         return queue[0].arrived, isinstance(key, int) or sum(job.rows for job in queue) >= self._most_rows
 
-    def take(self) -> list[Job]:
-        """The jobs of the next run, without those that nobody waits for any more; it may be empty."""
+    def is_alone(self) -> bool:
+        """Whether one job waits, and nothing ran or waited when it came."""
+        return self.count == 1 and next(iter(self._queues.values()))[0].alone
+
+    def take(self, *, among: int = 1) -> list[Job]:
+        """The jobs of the next run, without those that nobody waits for any more; it may be empty. `among` so many
+        threads that have nothing to do, the rows of one shape are shared."""
         taken: list[Job] = []
         rows = 0
         while self._queues and not taken:
             key = self._next()
             queue = self._queues[key]
-            few = self._least_rows > 1 and sum(job.rows for job in queue) < self._least_rows
-            while queue and (not taken or (not few and rows + queue[0].rows <= self._most_rows)):
+            most = self._most_rows
+            if among > 1 or self._least_rows > 1:
+                most = min(most, math.ceil(sum(job.rows for job in queue) / among))
+            few = most < self._least_rows
+            while queue and (not taken or (not few and rows + queue[0].rows <= most)):
                 job = queue.popleft()
                 self.count -= 1
                 self.size -= job.size

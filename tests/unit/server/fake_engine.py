@@ -1,6 +1,7 @@
 """An engine without torch: an archive is a text file that names what its model does, a library one of schemas."""
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +181,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.optimized: list[bool] = []
         self.registered: set[str] = set()
-        self._threads = 1
+        self._here = threading.local()
 
     def load(self, path: str, *, optimize: bool) -> FakeModel:
         try:
@@ -206,10 +207,10 @@ class FakeEngine:
         return new
 
     def set_threads(self, count: int, /) -> None:
-        self._threads = count
+        self._here.threads = count
 
     def threads(self) -> int:
-        return self._threads
+        return getattr(self._here, "threads", 1)
 
     def trim(self) -> None:
         """There is nothing to give back."""

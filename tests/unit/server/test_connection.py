@@ -23,6 +23,8 @@ class Transport:
     closing: bool = False
     aborted: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
+    reading: bool = True
+    unread: bytes = b""
 
     def write(self, data: bytes) -> None:
         self.written += data
@@ -39,9 +41,30 @@ class Transport:
     def get_extra_info(self, name: str, default: object = None) -> object:
         return self.extra.get(name, default)
 
-    def pause_reading(self) -> None: ...
+    def pause_reading(self) -> None:
+        self.reading = False
 
-    def resume_reading(self) -> None: ...
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def set_protocol(self, protocol: Any) -> None:
+        assert not self.reading
+        self.protocol = protocol
+
+    def feed(self, data: bytes) -> None:
+        """What the loop does with data that came, as long as it reads."""
+        while data and self.reading and not self.closing:
+            if isinstance(self.protocol, asyncio.BufferedProtocol):
+                buffer = cast(memoryview, self.protocol.get_buffer(-1))
+                count = min(len(buffer), len(data))
+                buffer[:count] = data[:count]
+                del buffer
+                self.protocol.buffer_updated(count)
+            else:
+                count = len(data)
+                self.protocol.data_received(data)
+            data = data[count:]
+        self.unread = data
 
     @property
     def status(self) -> int:
@@ -55,6 +78,27 @@ class Transport:
 async def _answering(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"{}"})
+
+
+@dataclass
+class Reading:
+    """Reads bodies as it may, and answers then."""
+
+    bodies: list[bytes] = field(default_factory=list)
+    most: int = 0
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(
+        self, _: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        body, more = b"", True
+        while more:
+            await self.may.wait()
+            message = await receive()
+            self.most = max(self.most, len(message["body"]))
+            body, more = body + message["body"], message["more_body"]
+        self.bodies.append(body)
+        await _answering(None, None, send)
 
 
 async def _waiting(_: Any, __: Any, ___: Any) -> None:
@@ -286,5 +330,94 @@ def test_work_for_a_client_that_went_away_is_cancelled() -> None:
         made.connection_lost(None)
         await asyncio.sleep(0.01)
         assert cancelled == [True]
+
+    _run(work)
+
+
+_SENT = bytes(range(256)) * 5000
+_LARGE = b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(_SENT)
+
+
+@pytest.mark.parametrize("first", [0, 1, 70_000, len(_SENT) - 1, len(_SENT)])
+def test_a_large_body_is_read_as_it_was_sent(first: int) -> None:
+    async def work() -> None:
+        reading = Reading()
+        reading.may.set()
+        made, transport = Front(reading).connect()
+        for number in range(1, 3):
+            transport.feed(_LARGE + _SENT[:first])
+            rest = _SENT[first:]
+            while rest:
+                transport.feed(rest[:300_000])
+                rest = transport.unread + rest[300_000:]
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
+            assert reading.bodies == [_SENT] * number
+            assert transport.protocol is made
+            transport.feed(_GET + b"\r\n")
+            await asyncio.sleep(0.01)
+            assert reading.bodies.pop() == b""
+        assert transport.written.count(b"HTTP/1.1 200") == 4
+        assert reading.most <= max(first, 2**18)
+
+    _run(work)
+
+
+def test_a_large_body_that_nobody_takes_is_not_read_on() -> None:
+    async def work() -> None:
+        reading = Reading()
+        _, transport = Front(reading).connect()
+        transport.feed(_LARGE)
+        transport.feed(_SENT)
+        assert not transport.reading
+        # Four chunks, each twice as large as the one before.
+        assert len(_SENT) - len(transport.unread) == 15 * 2**14
+        reading.may.set()
+        while transport.unread:
+            await asyncio.sleep(0.001)
+            transport.feed(transport.unread)
+        await asyncio.sleep(0.01)
+        assert reading.bodies == [_SENT]
+
+    _run(work)
+
+
+def test_a_client_that_goes_away_in_a_large_body_is_told() -> None:
+    async def work() -> None:
+        reading = Reading()
+        reading.may.set()
+        front = Front(reading)
+        _, transport = front.connect()
+        transport.feed(_LARGE + _SENT[:100_000])
+        await asyncio.sleep(0.01)
+        assert len(front.state.connections) == 1
+        cast(asyncio.BufferedProtocol, transport.protocol).connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert (reading.bodies, len(front.state.connections), transport.written) == ([], 0, b"")
+
+    _run(work)
+
+
+def test_a_large_body_that_is_answered_before_it_came_is_dropped() -> None:
+    async def work() -> None:
+        made, transport = Front().connect()
+        transport.feed(_LARGE)
+        await asyncio.sleep(0.01)
+        assert transport.status == 200
+        transport.feed(_SENT)
+        assert transport.protocol is made
+        transport.feed(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        assert transport.written.count(b"HTTP/1.1 200") == 2
+
+    _run(work)
+
+
+def test_a_body_that_is_announced_takes_little_until_it_comes() -> None:
+    async def work() -> None:
+        _, transport = Front(_waiting).connect()
+        transport.feed(_LARGE + b"a")
+        assert isinstance(transport.protocol, asyncio.BufferedProtocol)
+        assert len(cast(memoryview, transport.protocol.get_buffer(-1))) == 2**14
 
     _run(work)

@@ -1,32 +1,40 @@
-"""Operators are fused where the same answers come faster by it, and not otherwise."""
+"""Operators are fused where they give the right answers, by however many threads they are run."""
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from server import cgroup, memory
 from server.engine import Input
-from server.fusing import fuse
-from tests.unit.server.fake_engine import FakeModel, ModelError, Output
+from server.fusing import fuse, may_gain
+from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Output
 from tests.unit.server.test_planning import Timed, ready
 
 
 @dataclass
-class Fusible(Timed):
-    """Takes `fused_seconds` once it is fused, and answers `fused_archive`'s answers then."""
+class Told(Timed):
+    """Tells by how many threads it was run."""
 
-    fused_seconds: float = 0.0
-    fused_archive: str = "double"
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    threads: list[int] = field(default_factory=list)
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
-        if self.fused is None:
-            return super().forward(inputs)
-        time.sleep(self.fused_seconds)
-        return FakeModel(self.fused_archive).forward(inputs)
+        self.threads.append(self.engine.threads())
+        return super().forward(inputs)
+
+
+@dataclass
+class Wrong(Told):
+    """Answers something else once it is fused, or only by one thread then."""
+
+    alone: bool = False
+
+    def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+        wrong = self.fused is not None and (self.engine.threads() == 1 or not self.alone)
+        return FakeModel("pair").forward(inputs) if wrong else super().forward(inputs)
 
 
 class Unfusible(Timed):
@@ -36,60 +44,46 @@ class Unfusible(Timed):
         raise ModelError("out of cheese")
 
 
-def _fused(model: Timed, folder: Path, plain: float | None = None) -> float | None:
-    """Fuses by the seconds of one run."""
-    made, engine = ready(folder, model)
-
-    def measure() -> float:
-        started = time.perf_counter()
-        made.served.answer(made.samples[0].inputs)
-        return time.perf_counter() - started
-
-    return fuse(made, engine, measure, plain=plain)
-
-
-def test_what_is_faster_is_fused(tmp_path: Path) -> None:
-    model = Fusible(seconds=0.02, fused_seconds=0.001)
-    seconds = _fused(model, tmp_path)
-    assert seconds
-    assert 0.001 <= seconds < 0.02
+def test_what_gives_the_right_answers_is_fused(tmp_path: Path) -> None:
+    model = Told()
+    made, model.engine = ready(tmp_path, model)
+    assert fuse(made, model.engine, threads=[2, 1])
     assert model.fused == ((1, 3),)
+    # Fused for two, and tried with each.
+    assert model.threads == [2, 2, 1]
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        Fusible(seconds=0.01, fused_seconds=0.02),
-        Fusible(seconds=0.02, fused_archive="pair"),
-        Fusible(seconds=0.0),
-        Unfusible(seconds=0.02),
-    ],
-    ids=["slower", "another answer", "hardly a run", "not fusible"],
-)
-def test_all_is_as_it_was_otherwise(tmp_path: Path, model: Timed) -> None:
-    assert _fused(model, tmp_path) is None
+@pytest.mark.parametrize("alone", [False, True], ids=["always", "by one thread"])
+def test_other_answers_are_told_and_all_is_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], alone: bool
+) -> None:
+    model = Wrong(alone=alone)
+    made, model.engine = ready(tmp_path, model)
+    assert not fuse(made, model.engine, threads=[2, 1])
     assert model.fused is None
-
-
-def test_other_answers_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert _fused(Fusible(seconds=0.02, fused_archive="pair"), tmp_path) is None
     told = json.loads(capsys.readouterr().err)
     assert (told["event"], told["level"]) == ("not-fused", "warning")
     assert "forward() returned 2" in told["reason"]
 
 
-def test_what_a_run_takes_is_taken_from_whoever_knows(tmp_path: Path) -> None:
-    model = Fusible(seconds=0.02, fused_seconds=0.005)
-    assert _fused(model, tmp_path, plain=0.004) is None
-    # The one with which it was fused.
-    assert model.calls == 1
-    assert _fused(model, tmp_path, plain=0.02)
+def test_what_cannot_be_fused_is_as_it_was(tmp_path: Path) -> None:
+    model = Unfusible()
+    made, engine = ready(tmp_path, model)
+    assert not fuse(made, engine, threads=[1])
+    assert model.fused is None
 
 
-@pytest.mark.parametrize(("limit", "fused"), [(None, True), (1100, True), (1000, False)])
+@pytest.mark.parametrize(("seconds", "may"), [(0.0005, False), (0.002, True), (1.5, False)])
+def test_runs_that_are_hardly_one_or_take_long_are_left_alone(tmp_path: Path, seconds: float, may: bool) -> None:
+    made, _ = ready(tmp_path, Timed())
+    assert may_gain(made, seconds) is may
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(None, True), (1100, True), (1000, False)])
 def test_a_copy_has_to_fit_into_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, fused: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None, fits: bool
 ) -> None:
     monkeypatch.setattr(cgroup, "memory", lambda: limit)
     monkeypatch.setattr(memory, "resident", lambda: 1000)
-    assert (_fused(Fusible(seconds=0.02), tmp_path) is not None) is fused
+    made, _ = ready(tmp_path, Timed())
+    assert may_gain(made, 0.02) is fits

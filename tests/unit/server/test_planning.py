@@ -58,45 +58,47 @@ def test_what_is_given_is_taken(tmp_path: Path, given: dict[str, Any], plan: tup
 
 def test_one_core_leaves_nothing_to_choose(tmp_path: Path) -> None:
     made, engine = ready(tmp_path, Timed())
-    assert choose(made, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1, inline_rows=0)
+    assert choose(made, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1)
 
 
 @pytest.mark.parametrize(
-    ("rates", "instances"),
-    [((50.0, 55.0, 60.0), 1), ((50.0, 70.0, 80.0), 2), ((50.0, 70.0, 95.0), 4), ((50.0, 55.0, 68.0), 4)],
+    ("lone", "each", "plan"),
+    [
+        (0.02, 0.09, Plan(instances=1, threads=4)),
+        (0.02, 0.06, Plan(instances=4, threads=1, wide=4)),
+        (0.02, 0.021, Plan(instances=4, threads=1)),
+        (0.02, 0.01, Plan(instances=4, threads=1)),
+        (1.5, 0.0, Plan(instances=1, threads=4)),
+    ],
 )
-def test_instances_are_as_many_as_pay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rates: tuple[float, ...], instances: int
+def test_cores_are_spread_where_more_gets_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lone: float, each: float, plan: Plan
 ) -> None:
-    measured = dict(zip([(1, 4), (2, 2), (4, 1)], rates, strict=True))
-    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: measured[plan])
+    monkeypatch.setattr(planning, "_fastest", lambda *_: lone)
+    monkeypatch.setattr(planning, "_side_by_side", lambda *_: each)
     made, engine = ready(tmp_path, Timed())
-    chosen = choose(made, engine, cores=4, instances=None, threads=None, fusion=False)
-    assert (chosen.instances, chosen.threads) == (instances, 4 // instances)
+    assert choose(made, engine, cores=4, instances=None, threads=None, fusion=False) == plan
+    assert engine.threads() == plan.threads
 
 
-def test_throughput_is_that_of_all_instances(tmp_path: Path) -> None:
-    made, engine = ready(tmp_path, Timed(seconds=0.02))
-    rate = planning._throughput(made.served, made.samples[0].inputs, engine, 3, 1)
-    # A run takes 20 ms, and more on a busy machine.
-    assert rate
-    assert 0 < rate <= 3 / 0.02
-
-
-def test_a_model_that_takes_long_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planning, "_SECONDS", 0.001)
+def test_what_runs_take_side_by_side_is_measured_while_all_run(tmp_path: Path) -> None:
     model = Timed(seconds=0.02)
     made, engine = ready(tmp_path, model)
-    assert choose(made, engine, cores=2, instances=None, threads=None).instances == 1
+    before = threading.active_count()
+    # More on a busy machine.
+    assert 0.02 <= planning._side_by_side(made, engine, 3) < 0.2
+    assert model.calls >= 3 * 2
+    assert threading.active_count() == before
+
+
+def test_a_model_that_takes_long_is_run_once_in_each_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_LONGEST_SECONDS", 0.01)
+    model = Timed(seconds=0.02)
+    made, engine = ready(tmp_path, model)
+    assert choose(made, engine, cores=2, instances=None, threads=None, fusion=False).instances == 1
     assert model.calls == 1
-
-
-def test_a_plan_that_takes_long_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rates = {(1, 4): 1.5, (2, 2): 2.9, (4, 1): None}
-    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: rates[plan])
-    made, engine = ready(tmp_path, Timed())
-    chosen = choose(made, engine, cores=4, instances=None, threads=None, fusion=False)
-    assert (chosen.instances, chosen.threads) == (2, 2)
+    assert planning._side_by_side(made, engine, 3) >= 0.02
+    assert model.calls == 1 + 3
 
 
 @pytest.mark.parametrize(
@@ -126,45 +128,24 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
 
 
 @pytest.mark.parametrize(
-    ("rates", "plan"),
+    ("lone", "each", "plan"),
     [
-        ({(1, 4): 70, (2, 2): 80}, (1, 4, True)),
-        ({(1, 4): 70, (2, 2): 100}, (2, 2, True)),
-        ({(1, 4): 60, (2, 2): 90}, (2, 2, True)),
-        ({(1, 4): 70}, (1, 4, True)),
-        ({(2, 2): 90}, (2, 2, True)),
-        ({(1, 4): 55}, (2, 2, False)),
-        ({}, (2, 2, False)),
+        (0.015, 0.061, Plan(instances=1, threads=4, fused=True)),
+        (0.015, 0.05, Plan(instances=4, threads=1, wide=4, fused=True)),
+        (0.0185, 0.09, Plan(instances=1, threads=4)),
     ],
 )
-def test_a_plan_is_fused_that_gets_more_done(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rates: dict[tuple[int, int], float],
-    plan: tuple[int, int, bool],
+def test_operators_are_fused_where_runs_are_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lone: float, each: float, plan: Plan
 ) -> None:
-    plain_rates = {(1, 4): 50.0, (2, 2): 80.0, (4, 1): 60.0}
-    monkeypatch.setattr(planning, "_throughput", lambda _, __, ___, *plan: plain_rates[plan])
     model = Timed()
+    monkeypatch.setattr(planning, "_fastest", lambda *_: lone if model.fused else 0.02)
+    monkeypatch.setattr(planning, "_side_by_side", lambda *_: each)
     made, engine = ready(tmp_path, model)
-
-    def fused(plan: Plan, *_: object, plain: float) -> float | None:
-        assert plain == plan.instances / plain_rates[plan.instances, plan.threads]
-        engine.set_threads(plan.threads)
-        rate = rates.get((plan.instances, plan.threads))
-        model.fused = ((1, 3),) if rate else None
-        return plan.instances / rate if rate else None
-
-    monkeypatch.setattr(planning, "fused", fused)
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
-    assert (chosen.instances, chosen.threads, chosen.fused) == plan
+    assert replace(chosen, least_rows=1) == plan
     assert (model.fused is not None) is chosen.fused
-    if chosen.fused:
-        assert engine.threads() == chosen.threads
-    monkeypatch.setattr(planning, "fused", None)
-    assert choose(made, engine, cores=4, instances=None, threads=None, fusion=False) == replace(
-        chosen, instances=2, threads=2, fused=False, least_rows=1
-    )
+    assert engine.threads() == chosen.threads
 
 
 @pytest.mark.parametrize("given", [{"threads": 3}, {"instances": 1}, {"instances": 2}])
@@ -203,19 +184,20 @@ def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monk
     model = Timed(seconds=0.03)
     made, engine = ready(tmp_path, model, _BATCHING)
     choose(made, engine, cores=1, instances=None, threads=None, fusion=False)
-    assert model.batches == [1]
+    assert set(model.batches) == {1}
 
 
 def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
     model = Timed()
     made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
     assert [len(batch) for batch in batches(made)] == [2, 4, 6]
-    prepared = Prepared(ready=made, engine=engine, plan=Plan(instances=1, threads=3, inline_rows=0))
+    prepared = Prepared(ready=made, engine=engine, plan=Plan(instances=1, threads=3))
     prepared.warm(3)
     assert engine.threads() == 3
-    assert model.batches == [1, 1, 1, 1, 2, 4, 6]
+    # Once for each of the samples' two shapes.
+    assert model.batches == [1, 1, 2, 4, 6]
     prepared.warm(3, prepared=True)
-    assert model.batches[7:] == [2, 4, 6]
+    assert model.batches[5:] == [2, 4, 6]
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:

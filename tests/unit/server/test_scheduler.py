@@ -25,20 +25,24 @@ from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Out
 
 _LIMITS = QueueLimits(requests=8, size=1000)
 _BATCHING = Batching(max_size=4, max_delay_ms=0)
-_PLAN = Plan(instances=1, threads=1, inline_rows=0)
+_PLAN = Plan(instances=1, threads=1)
 
 
 @dataclass
 class Gated(FakeModel):
-    """Doubles its input once its gate is open; fails where 13 is among it, and tells what was run in which thread."""
+    """Doubles its input once its gate is open; fails where 13 is among it, and tells in which thread and by how many
+    cores a run was made."""
 
     archive: str = "double"
     gate: threading.Event = field(default_factory=threading.Event)
     started: threading.Event = field(default_factory=threading.Event)
     threads: list[str] = field(default_factory=list)
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    cores: list[int] = field(default_factory=list)
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
         self.threads.append(threading.current_thread().name)
+        self.cores.append(self.engine.threads())
         self.started.set()
         assert self.gate.wait(10)
         if 13 in np.frombuffer(inputs[0][2], np.float32):
@@ -84,7 +88,8 @@ def _run(
 ) -> Any:
     """What `work` returns, with a scheduler that has begun; it is stopped afterwards."""
     described = replace(contract.read(models.write(folder)), batching=batching)
-    engine, model = FakeEngine(), Gated()
+    engine = FakeEngine()
+    model = Gated(engine=engine)
     model.gate.set()
 
     def prepared() -> Prepared:
@@ -97,7 +102,7 @@ def _run(
         scheduler.start()
         await asyncio.to_thread(scheduler.prepared.result, 10)
         scheduler.begin()
-        for seen in (model.batches, model.threads):
+        for seen in (model.batches, model.threads, model.cores):
             seen.clear()
         model.gate.clear()
         model.started.clear()
@@ -139,12 +144,61 @@ def test_without_batching_each_request_is_a_run(tmp_path: Path) -> None:
     _run(tmp_path, work, batching=contract.ALONE)
 
 
-def test_a_request_larger_than_a_batch_runs_alone(tmp_path: Path) -> None:
+def test_a_request_larger_than_a_batch_is_run_in_parts_with_others_in_between(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
-        tasks = await bench.queued(_rows(2), _rows(*range(20, 26)), _rows(3))
+        tasks = await bench.queued(_rows(*range(20, 31)), _rows(3))
         bench.model.gate.set()
+        ended: list[list[float]] = []
+        for task in tasks:
+            task.add_done_callback(lambda task: ended.append(_values(task.result())))
         await asyncio.gather(*tasks)
-        assert bench.model.batches == [1, 2, 1]
+        # Who came later, and is small, does not wait for all of it.
+        assert ended == [[2], [6], [2 * value for value in range(20, 31)]]
+        statistics = bench.scheduler.statistics
+        assert (statistics.success.count, statistics.queue.count, statistics.compute_infer.count) == (3, 3, 3)
+        assert statistics.inferences == 13
+        assert statistics.success.ns >= statistics.queue.ns
+
+    _run(tmp_path, work)
+
+
+def test_a_large_request_is_whole_where_its_rows_may_know_each_other(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        assert len(_values(await bench.scheduler.answer(_rows(*range(20, 31))))) == 11
+        assert bench.model.batches == [1]
+        assert bench.scheduler.statistics.executions == 1
+
+    _run(tmp_path, work, batching=contract.ALONE)
+
+
+def test_a_large_request_whose_rows_are_apart_is_cut_even_where_nothing_is_batched(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        assert _values(await bench.scheduler.answer(_rows(1, 2, 3))) == [2, 4, 6]
+        # A row, and since that was short two rows.
+        assert bench.scheduler.statistics.executions == 2
+
+    _run(tmp_path, work, batching=Batching(max_size=1, max_delay_ms=0))
+
+
+def test_a_large_request_that_was_begun_is_not_refused(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        # The first part has 48 bytes, and the second one, alone, would be too large for the queue.
+        assert len(_values(await bench.scheduler.answer(_rows(*range(20, 31))))) == 11
+        assert bench.scheduler.statistics.rejected == 0
+
+    _run(tmp_path, work, limits=QueueLimits(requests=2, size=50))
+
+
+def test_a_part_that_fails_ends_its_request(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        with pytest.raises(ModelFailed, match="unlucky"):
+            await bench.scheduler.answer(_rows(1, 2, 3, 4, 13, 14, *range(20, 40)))
+        statistics = bench.scheduler.statistics
+        assert (statistics.fail.count, statistics.success.count, statistics.executions) == (1, 0, 2)
 
     _run(tmp_path, work)
 
@@ -172,7 +226,7 @@ def test_few_are_run_one_after_the_other(tmp_path: Path, waiting: int, batches: 
         # Before the first request, one warms up.
         assert bench.model.batches[-len(batches) :] == batches
 
-    _run(tmp_path, work, plan=Plan(instances=1, threads=1, inline_rows=0, least_rows=3))
+    _run(tmp_path, work, plan=Plan(instances=1, threads=1, least_rows=3))
 
 
 def test_small_batches_run_on_the_event_loop(tmp_path: Path) -> None:
@@ -182,8 +236,9 @@ def test_small_batches_run_on_the_event_loop(tmp_path: Path) -> None:
         assert [_values(each) for each in answers] == [[2 * value] for value in range(6)]
         assert bench.model.batches == [4, 2]
         assert set(bench.model.threads) == {threading.current_thread().name}
-        await bench.scheduler.answer(_rows(*range(5)))
-        assert bench.model.threads[-1] == "inference"
+        # A larger one: four rows there, and the other eight in a thread.
+        await bench.scheduler.answer(_rows(*range(12)))
+        assert bench.model.threads[-2:] == [threading.current_thread().name, "inference"]
 
     _run(tmp_path, work, plan=Plan(instances=1, threads=1, inline_rows=4))
 
@@ -197,7 +252,59 @@ def test_every_instance_warms_up_and_serves(tmp_path: Path) -> None:
         await asyncio.gather(*tasks)
         assert sorted(bench.model.threads) == ["inference", "inference-1"]
 
-    _run(tmp_path, work, plan=Plan(instances=2, threads=1, inline_rows=0))
+    _run(tmp_path, work, plan=Plan(instances=2, threads=1))
+
+
+_WIDE = Plan(instances=2, threads=1, wide=4)
+
+
+async def _begun(bench: Bench, runs: int) -> None:
+    """Waits until so many runs have begun."""
+    while len(bench.model.threads) < runs:
+        await asyncio.sleep(0.001)
+
+
+def test_a_request_that_is_alone_has_all_cores_and_others_wait_for_it(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = await bench.queued(_rows(2), _rows(3))
+        await asyncio.sleep(0.05)
+        assert (bench.model.threads, bench.model.cores) == (["inference"], [4])
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(*tasks)] == [[2], [4], [6]]
+        assert bench.model.cores[1:] == [1] * len(bench.model.cores[1:])
+        # Both threads are idle again, and it is the one that leads which takes what is alone.
+        for value in range(5):
+            assert _values(await bench.scheduler.answer(_rows(value))) == [2 * value]
+        assert (bench.model.threads[-5:], bench.model.cores[-5:]) == (["inference"] * 5, [4] * 5)
+
+    _run(tmp_path, work, plan=_WIDE)
+
+
+def test_requests_that_come_together_have_one_core_each(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = [asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (1, 2)]
+        await _begun(bench, 2)
+        assert (sorted(bench.model.threads), bench.model.cores) == (["inference", "inference-1"], [1, 1])
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(*tasks)] == [[2], [4]]
+        # Each was a run: what waits is shared among those that have nothing to do.
+        assert bench.model.batches == [1, 1]
+
+    _run(tmp_path, work, plan=_WIDE)
+
+
+def test_what_waits_for_a_core_gets_one_and_no_more(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        tasks = [asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (1, 2)]
+        await _begun(bench, 2)
+        tasks += [asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (3, 4, 5)]
+        await asyncio.sleep(0.02)
+        assert len(bench.model.threads) == 2
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(*tasks)] == [[2], [4], [6], [8], [10]]
+        assert set(bench.model.cores) == {1}
+
+    _run(tmp_path, work, plan=_WIDE)
 
 
 @pytest.mark.parametrize("inline_rows", [0, 4])
@@ -300,7 +407,7 @@ def test_a_thread_that_cannot_warm_up_ends_the_start(tmp_path: Path) -> None:
 
     def prepared() -> Prepared:
         ready: Ready = prepare(described, tmp_path, engine, threads=1)
-        return Prepared(ready=ready, engine=engine, plan=Plan(instances=2, threads=1, inline_rows=0))
+        return Prepared(ready=ready, engine=engine, plan=Plan(instances=2, threads=1))
 
     scheduler = Scheduler(prepared, _LIMITS)
     scheduler.start()
