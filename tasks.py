@@ -34,7 +34,16 @@ from pipeline.diff import diff as compare_releases
 from pipeline.doctor import examine
 from pipeline.engine.credentials import credentials
 from pipeline.engine.docker import DockerEngine, connect
-from pipeline.errors import DriftError, EngineError, PipelineError, SpaceError, SpecError, TestsFailed, VerifyError
+from pipeline.errors import (
+    DriftError,
+    EngineError,
+    PipelineError,
+    SettingsError,
+    SpaceError,
+    SpecError,
+    TestsFailed,
+    VerifyError,
+)
 from pipeline.explain import explain as tell
 from pipeline.fetch import fetch as get_archive
 from pipeline.keys import keys as make_keys
@@ -52,7 +61,8 @@ from pipeline.refresh import KINDS, refresh, write
 from pipeline.release import Desk
 from pipeline.release.source import source
 from pipeline.reproduce import reproduce as make_again
-from pipeline.signing import Identity, ToolCosign
+from pipeline.signing import Identity, ToolCosign, me
+from pipeline.sigstore import GITHUB, Claimed
 from pipeline.smoke import smoke as judge_container
 from pipeline.soak import soak as soak_image
 from pipeline.status import status as survey
@@ -69,6 +79,12 @@ _FORCE = "run it again even if nothing changed"
 _ACCEPT = "a reason for which tracing may freeze a branch of this model; it stays in every later report"
 _DIGEST = "sha256:… instead of what the channel before has now"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
+_DEVICE = "what it is served on, such as cpu"
+_SIGNED_BY = {
+    "key": "the public key of whoever signed it, instead of torchyard.toml's",
+    "identity": "whom its certificates name, where it was signed without a key: https://github.com/…@refs/…",
+    "issuer": "who says so",
+}
 
 
 def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
@@ -129,14 +145,18 @@ def doctor(_: Context) -> None:
 
 
 @command(
-    model=_MODEL, force="run every step again even if nothing changed", locked=_LOCKED, accept_frozen_branch=_ACCEPT
+    model=_MODEL,
+    force="run every step again even if nothing changed",
+    locked=_LOCKED,
+    device=_DEVICE,
+    accept_frozen_branch=_ACCEPT,
 )
 def build_serving(
-    _: Context, model: str, force: bool = False, locked: bool = False, accept_frozen_branch: str = ""
+    _: Context, model: str, force: bool = False, locked: bool = False, device: str = "", accept_frozen_branch: str = ""
 ) -> None:
     """From source to a smoke-tested image: compile, train, export, check, assemble, audit, smoke."""
     started = time.monotonic()
-    line = _line(model, force=STEPS if force else (), locked=locked, accepted=accept_frozen_branch)
+    line = _line(model, force=STEPS if force else (), locked=locked, device=device, accepted=accept_frozen_branch)
     image = line.assemble
     _tell(line.audit)
     _tell(line.smoke)
@@ -317,13 +337,15 @@ def registry(_: Context, port: int = 5000, stop: bool = False) -> None:
 def keys(_: Context) -> None:
     """Make a pair of keys to sign with, where torchyard.toml says."""
     private = settings.load().key
+    if private is None:
+        raise SettingsError("signing.key is keyless: whoever runs this signs without a key, so there is none to make.")
     say(f"{make_keys(private, cosign=_cosign(connect()))}: the public key; the private one is {private.name} beside it")
 
 
-@command(model=_MODEL, locked=_LOCKED)
-def release(_: Context, model: str, locked: bool = False) -> None:
+@command(model=_MODEL, locked=_LOCKED, device=_DEVICE)
+def release(_: Context, model: str, locked: bool = False, device: str = "") -> None:
     """Push a judged image by digest, with SBOMs, provenance and verdicts attached, and sign it."""
-    started, line = time.monotonic(), _line(model, locked=locked)
+    started, line = time.monotonic(), _line(model, locked=locked, device=device)
     made = line.release(_desk(connect()), releases=settings.load().releases, source=source(HOME))
     records.write(BUILD / model / "release.json", made, inputs=made.evidence)
     say(f"{model} is released in {time.monotonic() - started:.0f} s; {made.sent / 2**20:,.1f} MiB of layers were sent:")
@@ -333,10 +355,10 @@ def release(_: Context, model: str, locked: bool = False) -> None:
     _hand_on("digest", made.digest)
 
 
-@command(ref="host/path@sha256:…", key="the public key of whoever signed it, instead of torchyard.toml's")
-def verify(_: Context, ref: str, key: str = "") -> None:
+@command(ref="host/path@sha256:…", **_SIGNED_BY)
+def verify(_: Context, ref: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
     """Judge a released image again, with nothing but a public key and the registry."""
-    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    signer = _signer(key, identity, issuer)
     found = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=_cosign(connect()))
     for each in found.attestations:
         said = f" of {each.verdict['at']}: {each.predicate['result']}" if each.verdict else ""
@@ -349,21 +371,21 @@ def verify(_: Context, ref: str, key: str = "") -> None:
     "after",
     before="host/path@sha256:…",
     after="host/path@sha256:…",
-    key="the public key of whoever signed both",
+    **_SIGNED_BY,
 )
-def diff(_: Context, before: str, after: str, key: str = "") -> None:
+def diff(_: Context, before: str, after: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
     """Show what differs between two releases, both verified: packages, operators, accuracy, size, layers."""
-    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    signer = _signer(key, identity, issuer)
     store, cosign = HttpRegistry(credentials), _cosign(connect())
     found = [judge_release(ref, signers=(signer,), registry=store, cosign=cosign) for ref in (before, after)]
     for line in compare_releases(*found):
         say(line)
 
 
-@command(ref="host/path@sha256:…", model=_MODEL, key="the public key of whoever signed it, instead of torchyard.toml's")
-def reproduce(_: Context, ref: str, model: str, key: str = "") -> None:
+@command(ref="host/path@sha256:…", model=_MODEL, **_SIGNED_BY)
+def reproduce(_: Context, ref: str, model: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
     """Make a release again from its recorded materials, from an empty build folder, and compare the digests."""
-    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    signer = _signer(key, identity, issuer)
     engine, described = connect(), spec.find(model, MODELS)
     cosign = _cosign(engine)
     evidence = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=cosign)
@@ -381,11 +403,11 @@ def reproduce(_: Context, ref: str, model: str, key: str = "") -> None:
 @command(
     ref="host/path@sha256:… of a model, as `inv release` tells it",
     out="the folder for its files",
-    key="the public key of whoever signed it, instead of torchyard.toml's",
+    **_SIGNED_BY,
 )
-def fetch(_: Context, ref: str, out: str, key: str = "") -> None:
+def fetch(_: Context, ref: str, out: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
     """Get an archive with its contract and samples from a registry, by digest."""
-    signer = Identity(name="key", key=Path(key).absolute() if key else settings.load().public)
+    signer = _signer(key, identity, issuer)
     cosign = _cosign(connect())
     for file in get_archive(ref, Path(out), signer=signer, registry=HttpRegistry(credentials), cosign=cosign):
         say(f"{file.path}: sha256 {file.sha256}")
@@ -465,11 +487,13 @@ def test(context: Context, only: str = "", match: str = "") -> None:  # noqa: PT
         _tool("pytest", *folders, "--durations=10", *(("-k", match) if match else ()))
 
 
-def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False, accepted: str = "") -> Line:
+def _line(
+    model: str, *, force: tuple[str, ...] = (), locked: bool = False, device: str = "", accepted: str = ""
+) -> Line:
     """The line of a model; whatever is wrong with model.yaml, the pins or the engine is said here, before any work."""
     return Line(
         spec.find(model, MODELS),
-        pins=load_pins(),
+        pins=load_pins().serving_on(device),
         engine=connect(),
         build=BUILD,
         force=force,
@@ -478,8 +502,23 @@ def _line(model: str, *, force: tuple[str, ...] = (), locked: bool = False, acce
     )
 
 
+def _signer(key: str, identity: str, issuer: str) -> Identity:
+    """Whoever has to have signed: by his key or his certificates, or else ourselves."""
+    if key and identity:
+        raise SettingsError("Either --key or --identity: it was signed with a key, or without one.")
+    if identity:
+        return Identity(name="identity", claimed=Claimed(identity=identity, issuer=issuer))
+    if key:
+        return Identity(name="key", key=Path(key).absolute())
+    asked = settings.load()
+    if asked.key is None:
+        raise SettingsError("Name who signed it: --identity https://github.com/…@refs/…, or --key cosign.pub.")
+    return me(asked.key)
+
+
 def _cosign(engine: DockerEngine) -> ToolCosign:
-    return ToolCosign(engine=engine, tools=pinned_images.release_tools(load_pins(), engine=engine))
+    tools = pinned_images.release_tools(load_pins(), engine=engine)
+    return ToolCosign(engine=engine, tools=tools, instance=settings.load().sigstore)
 
 
 def _desk(engine: DockerEngine) -> Desk:
@@ -488,10 +527,9 @@ def _desk(engine: DockerEngine) -> Desk:
     return Desk(
         engine=engine,
         registry=HttpRegistry(credentials),
-        cosign=ToolCosign(engine=engine, tools=tools),
+        cosign=_cosign(engine),
         tools=tools,
         key=asked.key,
-        public=asked.public,
     )
 
 

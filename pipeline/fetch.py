@@ -33,7 +33,7 @@ def fetch(reference: str, out: Path, *, signer: Identity, registry: Registry, co
     payloads = cosign.signatures(reference, by=signer)
     if not any(each["critical"]["identity"]["docker-reference"] == str(repository) for each in payloads):
         raise VerifyError(
-            f"{reference}: no signature for this repository verifies under {signer.key}. "
+            f"{reference}: no signature for this repository verifies under {signer.shown}. "
             "Do not use it; have it released again by whoever holds the key."
         )
     contents = {_name(layer, reference): registry.blob(repository, layer.digest) for layer in found.layers}

@@ -1,5 +1,6 @@
 """The line from a model's source to a smoked image: each step runs when what it is made from has changed."""
 
+import os
 import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -19,7 +20,8 @@ from pipeline.export import export
 from pipeline.pins import Pins
 from pipeline.progress import say
 from pipeline.release import Desk, release
-from pipeline.release.provenance import Making, Source
+from pipeline.release.provenance import LOCAL, Making, Source, run
+from pipeline.signing import me
 from pipeline.smoke import smoke
 from pipeline.train import train
 from pipeline.workbench import code_of
@@ -178,6 +180,8 @@ class Line:
             fetched=self._fetched(),
             finished=_modified(self._build / "assemble.json"),
             records=tuple(File.of(path) for path in sorted(self._build.glob("*.json")) if path.stem in STEPS),
+            builder=by.identity if (by := me(desk.key).claimed) else LOCAL,
+            run=run(os.environ),
         )
         return release(
             image,

@@ -48,6 +48,16 @@ class Pins:
     registry: str
     release_tools: str
 
+    def serving_on(self, device: str) -> "Pins":
+        """These pins, if they have a runtime image for a device; an empty one is whatever there is.
+
+        Raises:
+            PinsError: they have none.
+        """
+        if device not in {"", self.device}:
+            raise PinsError(f"--device {device}: there is no runtime image for it. There is one for {self.device}.")
+        return self
+
 
 def load(path: Path = PINS) -> Pins:
     """Reads the pins.

@@ -13,6 +13,7 @@ from pipeline.errors import SettingsError
 from pipeline.evidence import GATES, PROVENANCE, RELEASES, TEST_RESULT, Evidence, finding, when
 from pipeline.settings import HOME, absolute, repository
 from pipeline.signing import Identity
+from pipeline.sigstore import Claimed
 
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 _SIZES = {"MiB": 2**20, "GiB": 2**30}
@@ -67,9 +68,7 @@ def load(path: Path = HOME / "promotion.toml") -> Policy:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        signers = {
-            name: Identity(name=name, key=absolute(key, path.parent)) for name, key in content["signers"].items()
-        }
+        signers = {name: _signer(name, asked, path.parent) for name, asked in content["signers"].items()}
         channels = {name: _channel(name, asked, signers) for name, asked in content["channels"].items()}
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, ValueError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Correct it and run again.") from error
@@ -173,6 +172,20 @@ def _channel(name: str, asked: Mapping[str, Any], signers: Mapping[str, Identity
         approvers=tuple(signers[each] for each in asked["approvers"]),
         budgets={figure: float(most) for figure, most in asked["budgets"].items()},
     )
+
+
+def _signer(name: str, asked: str | Mapping[str, str], folder: Path) -> Identity:
+    """Somebody by his public key, or by what his certificates say."""
+    if isinstance(asked, str):
+        return Identity(name=name, key=absolute(asked, folder))
+    if set(asked) != {"identity", "issuer"}:
+        raise ValueError(f"signers.{name} has {', '.join(sorted(asked))}; it is a key, or has identity and issuer")
+    # A pattern that ends before the ref is named would let any workflow of anybody's in.
+    if not re.fullmatch(r"[^*\s]+(@refs/(heads|tags)/\*)?", asked["identity"]):
+        raise ValueError(
+            f"signers.{name}.identity is {asked['identity']!r}; a * stands after @refs/tags/ or @refs/heads/ only"
+        )
+    return Identity(name=name, claimed=Claimed(identity=asked["identity"], issuer=asked["issuer"]))
 
 
 def _age(text: str) -> timedelta:

@@ -2,27 +2,28 @@
 
 import os
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import RegistryError, SettingsError
 from pipeline.oci import Repository, parse
+from pipeline.sigstore import Instance
 
 HOME = Path(__file__).resolve().parent.parent
 REGISTRY, KEY = "TORCHYARD_REGISTRY", "TORCHYARD_KEY"
+# In the place of a key's path.
+KEYLESS = "keyless"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """`releases` is the folder of repositories where images are released, one a model; `key` the private key."""
+    """`releases` is the folder of repositories where images are released, one a model; `key` the private key, or None
+    where whoever runs this signs without one, with certificates of `sigstore`."""
 
     releases: str
-    key: Path
-
-    @property
-    def public(self) -> Path:
-        """The public key beside the private one."""
-        return self.key.with_suffix(".pub")
+    key: Path | None
+    sigstore: Instance
 
 
 def load(path: Path = HOME / "torchyard.toml") -> Settings:
@@ -35,10 +36,19 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         releases = os.environ.get(REGISTRY) or str(content["registry"]["releases"])
         key = os.environ.get(KEY) or str(content["signing"]["key"])
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        sigstore = _sigstore(content.get("sigstore", {}), path.parent)
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
     repository(releases, "model")
-    return Settings(releases=releases, key=absolute(key, path.parent))
+    return Settings(releases=releases, key=None if key == KEYLESS else absolute(key, path.parent), sigstore=sigstore)
+
+
+def _sigstore(asked: Mapping[str, str], folder: Path) -> Instance:
+    """The public instance, or the one that is asked for, with what verifies it."""
+    if not asked:
+        return Instance()
+    files = {name: absolute(asked[name], folder) for name in ("root", "ctlog", "log")}
+    return Instance(fulcio=asked["fulcio"], rekor=asked["rekor"], **files)
 
 
 def repository(folder: str, model: str) -> Repository:

@@ -6,12 +6,13 @@ https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
 import base64
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pipeline.artifacts import Limits
 from pipeline.engine import Engine, Image, Job, Mount
@@ -19,6 +20,7 @@ from pipeline.engine.buildkit import ca_bundle
 from pipeline.engine.credentials import credentials
 from pipeline.errors import ContainerFailed, RegistryError, ReleaseError
 from pipeline.oci import Repository, parse
+from pipeline.sigstore import TOKEN, Claimed, Instance, claimed, logged, token
 
 IN_TOTO = "application/vnd.in-toto+json"
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -33,23 +35,61 @@ _SECONDS = 300.0
 _UNREACHABLE = ("dial tcp", "connection refused", "no such host", "i/o timeout", "EOF")
 
 
+# Who signs: with the private key in a file, or without one as whoever runs this.
+Key: TypeAlias = Path | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """Somebody whose signatures count, by public key; `name` is what promotion.toml calls him."""
+    """Somebody whose signatures count; `name` is what promotion.toml calls him. By the public `key`, or by `claimed`,
+    whom a certificate is made out to; that identity may end with * for any one branch or tag."""
 
     name: str
-    key: Path
+    key: Path | None = None
+    claimed: Claimed | None = None
+
+    @property
+    def shown(self) -> str:
+        """What his signatures are verified with."""
+        return self.claimed.identity if self.claimed else str(self.key)
+
+    def is_claimed(self, by: Claimed) -> bool:
+        """Whether a certificate that is made out so is his."""
+        if self.claimed is None or self.claimed.issuer != by.issuer:
+            return False
+        return re.fullmatch(pattern(self.claimed.identity), by.identity) is not None
+
+
+def pattern(identity: str) -> str:
+    """The regular expression for an identity, in which a * at the end stands for the name of any one branch or tag."""
+    exact = identity.removesuffix("*")
+    return f"^{re.escape(exact)}{'[^/@]+' if exact != identity else ''}$"
+
+
+def me(key: Key) -> Identity:
+    """Whoever signs: by the public key beside the private one, or as a token says.
+
+    Raises:
+        ReleaseError: there is no key, and nobody says who runs this.
+    """
+    if key:
+        return Identity(name="this key", key=key.with_suffix(".pub"))
+    return Identity(name="this run", claimed=claimed(token()))
 
 
 class Cosign(Protocol):
     """Signing and verifying. Every method raises RegistryError when a registry does not answer."""
 
-    def sign(self, reference: str, *, key: Path, annotations: Mapping[str, str]) -> None:
+    def sign(self, reference: str, *, key: Key, annotations: Mapping[str, str]) -> None:
         """Signs a digest in a registry; the annotations are part of what is signed."""
         ...
 
-    def sign_bytes(self, content: bytes, *, key: Path) -> str:
-        """The signature of some bytes, in base64."""
+    def sign_bytes(self, content: bytes, *, key: Key) -> str:
+        """The signature of some bytes: base64 or, without a key, cosign's bundle of it with certificate and promise."""
+        ...
+
+    def logged(self, envelope: bytes, certificate: str) -> str:
+        """The transparency log's promise for an envelope that was signed without a key, in cosign's JSON."""
         ...
 
     def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
@@ -73,13 +113,39 @@ class Cosign(Protocol):
         ...
 
 
-def envelope(statement: bytes, *, cosign: Cosign, key: Path) -> bytes:
-    """A signed DSSE envelope of an in-toto statement: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md"""
+def envelope(statement: bytes, *, cosign: Cosign, key: Key) -> bytes:
+    """A signed DSSE envelope of an in-toto statement, with all that it takes to verify it.
+
+    https://github.com/secure-systems-lab/dsse/blob/master/protocol.md
+    """
     signature = cosign.sign_bytes(encoded(statement), key=key)
+    # The bundle is beside what DSSE knows of, and is verified as such.
+    return _enveloped(statement, signature, {} if key else {"bundle": signature})
+
+
+def attested(statement: bytes, *, cosign: Cosign, key: Key) -> tuple[bytes, tuple[tuple[str, str], ...]]:
+    """A signed DSSE envelope of an in-toto statement, and the annotations that cosign wants beside it.
+
+    https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md
+    """
+    signature = cosign.sign_bytes(encoded(statement), key=key)
+    content = _enveloped(statement, signature, {})
+    notes = [("dev.cosignproject.cosign/signature", "")]
+    if not key:
+        certificate = base64.b64decode(json.loads(signature)["cert"]).decode()
+        notes += [
+            ("dev.sigstore.cosign/certificate", certificate),
+            ("dev.sigstore.cosign/bundle", cosign.logged(content, certificate)),
+        ]
+    return content, tuple(notes)
+
+
+def _enveloped(statement: bytes, signature: str, more: Mapping[str, str]) -> bytes:
+    bare = json.loads(signature)["base64Signature"] if signature.startswith("{") else signature
     document = {
         "payloadType": IN_TOTO,
         "payload": base64.b64encode(statement).decode(),
-        "signatures": [{"keyid": "", "sig": signature}],
+        "signatures": [{"keyid": "", "sig": bare, **more}],
     }
     return json.dumps(document, separators=(",", ":")).encode()
 
@@ -111,21 +177,25 @@ def passphrase() -> str:
 class ToolCosign:
     """Implements `Cosign` with jobs in the release-tools image, on the host's network.
 
-    Keys are read-only mounts, and credentials those of Docker's store for the one registry that is asked. Signatures
-    go into no transparency log: a key that is kept needs none.
+    Keys are read-only mounts, and credentials those of Docker's store for the one registry that is asked. Signatures by
+    a key go into no transparency log: a key that is kept needs none. Those without one are logged in `instance`.
     """
 
-    def __init__(self, *, engine: Engine, tools: Image) -> None:
+    def __init__(self, *, engine: Engine, tools: Image, instance: Instance | None = None) -> None:
         self._engine = engine
         self._tools = tools
+        self._instance = instance or Instance()
 
-    def sign(self, reference: str, *, key: Path, annotations: Mapping[str, str]) -> None:
+    def sign(self, reference: str, *, key: Key, annotations: Mapping[str, str]) -> None:
         notes = [f"--annotations={name}={value}" for name, value in sorted(annotations.items())]
-        self._signing("sign", "--tlog-upload=false", "--yes", *notes, reference, key=key, hosts=(reference,))
+        self._signing("sign", *notes, reference, key=key, hosts=(reference,))
 
-    def sign_bytes(self, content: bytes, *, key: Path) -> str:
-        options = ("--tlog-upload=false", "--yes", "--output-signature=/work/out/signature")
-        return self._signing("sign-blob", *options, "/work/in/content", key=key, content=content)["signature"].strip()
+    def sign_bytes(self, content: bytes, *, key: Key) -> str:
+        option = "--output-signature=/work/out/signature" if key else "--bundle=/work/out/signature"
+        return self._signing("sign-blob", option, "/work/in/content", key=key, content=content)["signature"].strip()
+
+    def logged(self, envelope: bytes, certificate: str) -> str:
+        return logged(envelope, certificate, instance=self._instance)
 
     def generate(self) -> tuple[str, str]:
         made = self._run("generate-key-pair", "--output-key-prefix=/work/out/cosign", env={PASSPHRASE: passphrase()})
@@ -140,16 +210,29 @@ class ToolCosign:
         return tuple(base64.b64decode(json.loads(line)["payload"]) for line in found.splitlines() if line)
 
     def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
-        given = f"--signature={signature}"
-        return self._verifying("verify-blob", given, "/work/in/content", by=by, content=content) is not None
+        more: dict[str, Any] = {"content": content}
+        option = f"--signature={signature}"
+        if signature.startswith("{"):
+            option, more["bundle"] = "--bundle=/work/in/bundle", signature.encode()
+        return self._verifying("verify-blob", option, "/work/in/content", by=by, **more) is not None
 
     def copy(self, source: str, target: str) -> None:
         self._run("copy", "--force", source, target, hosts=(source, target))
 
-    def _signing(self, command: str, *options: str, key: Path, **more: Any) -> dict[str, str]:
+    def _signing(self, command: str, *options: str, key: Key, **more: Any) -> dict[str, str]:
+        if key is None:
+            places = (f"--fulcio-url={self._instance.fulcio}", f"--rekor-url={self._instance.rekor}")
+            try:
+                return self._run(command, "--yes", *places, *options, env={TOKEN: token()}, keyless=True, **more)
+            except ContainerFailed as failure:
+                raise ReleaseError(
+                    f"cosign could not sign without a key. Does {self._instance.fulcio} know who says who this is, and "
+                    f"was the token made for it? {failure}"
+                ) from failure
+        unlogged = ("--tlog-upload=false", "--yes", *options)
         if private := os.environ.get(PRIVATE_KEY):
             secrets = {PASSPHRASE: passphrase(), PRIVATE_KEY: private}
-            return self._run(command, f"--key=env://{PRIVATE_KEY}", *options, env=secrets, **more)
+            return self._run(command, f"--key=env://{PRIVATE_KEY}", *unlogged, env=secrets, **more)
         if not key.is_file():
             raise ReleaseError(
                 f"{key}: there is no such private key. Make a pair with `inv keys`, or name yours: "
@@ -157,7 +240,7 @@ class ToolCosign:
             )
         secret = {PASSPHRASE: passphrase()}
         try:
-            return self._run(command, "--key=/work/key", *options, key=key, env=secret, **more)
+            return self._run(command, "--key=/work/key", *unlogged, key=key, env=secret, **more)
         except ContainerFailed as failure:
             raise ReleaseError(
                 f"cosign could not sign with {key}. Is it a key of `inv keys` or of cosign, and is its passphrase what "
@@ -166,9 +249,19 @@ class ToolCosign:
 
     def _verifying(self, command: str, *options: str, by: Identity, **more: Any) -> str | None:
         """What cosign wrote, or None where it refused."""
-        common = ("--key=/work/key", "--insecure-ignore-tlog=true", "--output-file=/work/out/found")
+        who: tuple[str, ...]
+        if by.claimed:
+            who = (
+                f"--certificate-identity-regexp={pattern(by.claimed.identity)}",
+                f"--certificate-oidc-issuer={by.claimed.issuer}",
+                # By what is beside the signature; without that cosign would look for it in a log.
+                "--offline=true",
+            )
+        else:
+            who = ("--key=/work/key", "--insecure-ignore-tlog=true")
+        common = (*who, "--output-file=/work/out/found")
         try:
-            return self._run(command, *common, *options, key=by.key, **more).get("found", "")
+            return self._run(command, *common, *options, key=by.key, keyless=not by.key, **more).get("found", "")
         except ContainerFailed:
             return None
 
@@ -178,8 +271,10 @@ class ToolCosign:
         *options: str,
         key: Path | None = None,
         content: bytes = b"",
+        bundle: bytes = b"",
         hosts: tuple[str, ...] = (),
         env: Mapping[str, str] | None = None,
+        keyless: bool = False,
     ) -> dict[str, str]:
         """Runs cosign; returns the files that it wrote to /work/out, by name."""
         with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
@@ -187,13 +282,34 @@ class ToolCosign:
             for name in ("in", "out", "docker"):
                 (home / name).mkdir()
             (home / "in" / "content").write_bytes(content)
+            (home / "in" / "bundle").write_bytes(bundle)
+            roots = self._roots() if keyless else {}
             logins = _logins(parse(host)[0] for host in hosts)
             with _private(home / "docker" / "config.json", json.dumps({"auths": logins})):
-                self._job(command, options, home, key, {**(env or {}), "DOCKER_CONFIG": "/work/docker"}, bool(hosts))
+                secrets = {**(env or {}), **{name: f"/work/{name}" for name in roots}, "DOCKER_CONFIG": "/work/docker"}
+                mounts = [Mount(source=path, target=f"/work/{name}") for name, path in roots.items()]
+                mounts += [Mount(source=key, target="/work/key")] if key else []
+                # What verifies the public instance's certificates is fetched.
+                self._job(command, options, home, tuple(mounts), secrets, bool(hosts) or keyless)
             return {path.name: path.read_text(encoding="utf-8") for path in (home / "out").iterdir()}
 
+    def _roots(self) -> dict[str, Path]:
+        """What verifies certificates and logs, by the variable that cosign reads its path from."""
+        found = {
+            "SIGSTORE_ROOT_FILE": self._instance.root,
+            "SIGSTORE_CT_LOG_PUBLIC_KEY_FILE": self._instance.ctlog,
+            "SIGSTORE_REKOR_PUBLIC_KEY": self._instance.log,
+        }
+        return {name: path for name, path in found.items() if path}
+
     def _job(
-        self, command: str, options: tuple[str, ...], home: Path, key: Path | None, env: dict[str, str], network: bool
+        self,
+        command: str,
+        options: tuple[str, ...],
+        home: Path,
+        mounts: tuple[Mount, ...],
+        env: dict[str, str],
+        network: bool,
     ) -> None:
         bundle = ca_bundle()
         job = Job(
@@ -204,7 +320,7 @@ class ToolCosign:
                 Mount(source=home / "in", target="/work/in"),
                 Mount(source=home / "docker", target="/work/docker"),
                 Mount(source=home / "out", target="/work/out", writable=True),
-                *((Mount(source=key, target="/work/key"),) if key else ()),
+                *mounts,
                 *((Mount(source=bundle, target="/etc/ssl/certs/ca-certificates.crt"),) if bundle else ()),
             ),
             env={**env, "HOME": "/tmp"},  # noqa: S108 (inside the container)
@@ -218,8 +334,8 @@ class ToolCosign:
             told = next((line for line in lines if line.startswith("Error")), "")
             if any(sign in told for sign in _UNREACHABLE):
                 raise RegistryError(
-                    f"cosign {command}: the registry does not answer ({told.removeprefix('Error: ')}). "
-                    "`inv registry` starts a local one; then run the same command, which goes on from here."
+                    f"cosign {command}: a registry or Sigstore does not answer ({told.removeprefix('Error: ')}). "
+                    "`inv registry` starts a local registry; then run the same command, which goes on from here."
                 ) from failure
             raise
 

@@ -24,7 +24,7 @@ def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry,
             f"verify {repository}@sha256:<64 hex digits>, which `inv status` shows."
         )
     for signer in signers:
-        if not signer.key.is_file():
+        if signer.key and not signer.key.is_file():
             raise VerifyError(
                 f"{signer.key}: there is no such public key. Get it from whoever signs, and not from here."
             )

@@ -18,7 +18,7 @@ from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder, hold
 from pipeline.promote.log import Entry, Log
 from pipeline.settings import repository
-from pipeline.signing import Cosign, Identity
+from pipeline.signing import Cosign, Identity, Key, me
 
 _VERSION = "org.opencontainers.image.version"
 
@@ -31,7 +31,7 @@ class Office:
     releases: str
     registry: Registry
     cosign: Cosign
-    key: Path
+    key: Key
     holder: Holder
 
     def repository(self, channel: str, model: str) -> Repository:
@@ -209,20 +209,23 @@ def _unbroken(
     yield from drift(log, _tagged(target, name, office.registry), where=f"{target}:{name}", unfinished=unfinished)
 
 
-def _unknown(key: Path, channel: Channel) -> Iterator[Finding]:
+def _unknown(key: Key, channel: Channel) -> Iterator[Finding]:
     """What we sign for a channel, and its log, has to count there. Where our public key is not beside the private one,
     that shows only when what we signed is read back."""
-    public = key.with_suffix(".pub")
-    if public.is_file() and public.read_bytes() not in {_content(signer.key) for signer in channel.signers}:
-        text = f"is the key that would sign here, and none of the signers of {channel.name}"
-        cure = (
-            "Add it in promotion.toml to [signers] and to the channel's signers, or sign with the key of one of them."
-        )
-        yield finding("not-a-signer", str(public), text, cure)
+    ourselves = me(key)
+    if ourselves.claimed:
+        known = any(signer.is_claimed(ourselves.claimed) for signer in channel.signers)
+    else:
+        ours = _content(ourselves.key)
+        known = not ours or ours in {_content(signer.key) for signer in channel.signers}
+    if not known:
+        text = f"is who would sign here, and none of the signers of {channel.name}"
+        cure = "Add it in promotion.toml to [signers] and to the channel's signers, or have one of them do it."
+        yield finding("not-a-signer", ourselves.shown, text, cure)
 
 
-def _content(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+def _content(path: Path | None) -> bytes:
+    return path.read_bytes() if path and path.is_file() else b""
 
 
 def _log(target: Repository, channel: Channel, office: Office) -> Log:

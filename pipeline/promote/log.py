@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 from pipeline.artifacts import Finding
 from pipeline.evidence import PROMOTION, finding
 from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest
-from pipeline.signing import STATEMENT, Cosign, Identity, encoded, envelope
+from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
 
 Action: TypeAlias = Literal["promote", "rollback"]
 
@@ -82,7 +82,7 @@ def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Reg
     return Log(entries=tuple(entries), blobs=found.layers, problems=tuple(problems))
 
 
-def append(log: Log, entry: Entry, *, repository: Repository, registry: Registry, cosign: Cosign, key: Any) -> None:
+def append(log: Log, entry: Entry, *, repository: Repository, registry: Registry, cosign: Cosign, key: Key) -> None:
     """Signs an entry and puts the log with it into the registry, in one write."""
     subject = {"name": str(repository), "digest": {"sha256": entry.digest.removeprefix("sha256:")}}
     document = {"_type": STATEMENT, "subject": [subject], "predicateType": PROMOTION, "predicate": asdict(entry)}
@@ -111,7 +111,10 @@ def _verifies(content: bytes, by: Identity, cosign: Cosign) -> bool:
     document = json.loads(content)
     statement = base64.b64decode(document["payload"])
     signatures = document.get("signatures")
-    found = [each.get("sig") for each in signatures if isinstance(each, dict)] if isinstance(signatures, list) else []
+    listed = [each for each in signatures if isinstance(each, dict)] if isinstance(signatures, list) else []
+    found = (each.get("bundle") if by.claimed else each.get("sig") for each in listed)
     # cosign takes what is no base64 for a path or a URL, and goes there.
-    given = (each for each in found if isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9+/]+=*", each))
+    given = [
+        each for each in found if isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9+/]+=*|{.*}", each, re.DOTALL)
+    ]
     return any(cosign.verifies(encoded(statement), each, by=by) for each in given)

@@ -31,7 +31,7 @@ from pipeline.oci import Manifest, Registry, Repository, digest_of, manifest
 from pipeline.progress import say
 from pipeline.release import inventory, modelpack, provenance, sbom
 from pipeline.release.provenance import Making
-from pipeline.signing import STATEMENT, Cosign, Identity, envelope
+from pipeline.signing import STATEMENT, Cosign, Key, attested, me
 
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -45,8 +45,7 @@ class Desk:
     registry: Registry
     cosign: Cosign
     tools: Image
-    key: Path
-    public: Path
+    key: Key
 
 
 def release(
@@ -199,11 +198,10 @@ def _attach(statements: tuple[bytes, ...], repository: Repository, digest: str, 
     say(f"  signing {len(statements)} attestations")
     layers = []
     for statement in statements:
-        content = envelope(statement, cosign=desk.cosign, key=desk.key)
+        content, notes = attested(statement, cosign=desk.cosign, key=desk.key)
         blob = desk.registry.put_blob(repository, content, media_type=_ENVELOPE)
         kind = json.loads(statement)["predicateType"]
-        notes = (("dev.cosignproject.cosign/signature", ""), ("predicateType", kind))
-        layers.append(replace(blob, annotations=notes))
+        layers.append(replace(blob, annotations=(*notes, ("predicateType", kind))))
     diff_ids = [layer.digest for layer in layers]
     document = {"architecture": "", "os": "", "config": {}, "rootfs": {"type": "layers", "diff_ids": diff_ids}}
     config = desk.registry.put_blob(repository, json.dumps(document).encode(), media_type=_CONFIG)
@@ -213,8 +211,7 @@ def _attach(statements: tuple[bytes, ...], repository: Repository, digest: str, 
 
 def _count(repository: Repository, digest: str, desk: Desk) -> None:
     """What the registry has is what was signed: parallel writers lose attachments without an error."""
-    me = Identity(name="this key", key=desk.public)
-    evidence = collect(repository, digest, signers=(me,), registry=desk.registry, cosign=desk.cosign)
+    evidence = collect(repository, digest, signers=(me(desk.key),), registry=desk.registry, cosign=desk.cosign)
     if findings := judge(evidence, channel=RELEASES):
         raise ReleaseError(told(f"{repository.at(digest)} is not what was released", findings))
 

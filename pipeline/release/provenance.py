@@ -5,7 +5,7 @@ https://slsa.dev/spec/v1.0/provenance
 
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,9 @@ from pipeline.pins import IMAGES
 from pipeline.release.inventory import Component
 
 BUILD_TYPE = "https://torchyard.io/build-serving/v1"
-# Whoever holds the key can write what he likes: https://slsa.dev/spec/v1.0/levels#build-l1
+# Who makes it can write what he likes, with a key or without one: https://slsa.dev/spec/v1.0/levels#build-l1
 LOCAL = "https://torchyard.io/builders/local-key"
-LEVEL = "SLSA build level 1: made by the pipeline itself, which holds its key"
+LEVEL = "SLSA build level 1: made and signed by the pipeline itself"
 _LOCKED = re.compile(r"^([\w.-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", re.MULTILINE)
 
 
@@ -32,13 +32,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Making:
-    """What provenance tells of, besides the image: its source, engine, base packages' time, and the steps' records."""
+    """What provenance tells of, besides the image: its source, engine, base packages' time, and the steps' records.
+
+    `builder` is who runs the pipeline, and `run` the address of this run, or empty where it has none.
+    """
 
     source: Source
     engine: str
     fetched: str
     finished: str
     records: tuple[File, ...]
+    builder: str = LOCAL
+    run: str = ""
 
 
 def predicate(
@@ -68,9 +73,9 @@ def predicate(
             "resolvedDependencies": list(_materials(image, components, making.source)),
         },
         "runDetails": {
-            "builder": {"id": LOCAL, "version": {"engine": making.engine, **image.archive.producer}},
+            "builder": {"id": making.builder, "version": {"engine": making.engine, **image.archive.producer}},
             "metadata": {
-                "invocationId": f"{image.digest}/{making.finished}",
+                "invocationId": making.run or f"{image.digest}/{making.finished}",
                 "finishedOn": making.finished,
             },
             "byproducts": [
@@ -108,6 +113,17 @@ def _wheels(lock: Path) -> Iterator[dict[str, Any]]:
         allowed = re.findall(r"sha256:([0-9a-f]{64})", hashes)
         one = {"digest": {"sha256": allowed[0]}} if len(allowed) == 1 else {"annotations": {"oneOfSha256": allowed}}
         yield {"uri": f"pkg:pypi/{name}@{version}", **one}
+
+
+def run(environment: Mapping[str, str]) -> str:
+    """The address of the run of a workflow; empty where this is none.
+
+    https://docs.github.com/en/actions/reference/workflows-and-actions/variables
+    """
+    if "GITHUB_RUN_ID" not in environment:
+        return ""
+    there = f"{environment['GITHUB_SERVER_URL']}/{environment['GITHUB_REPOSITORY']}/actions/runs"
+    return f"{there}/{environment['GITHUB_RUN_ID']}/attempts/{environment['GITHUB_RUN_ATTEMPT']}"
 
 
 def versions() -> dict[str, str]:

@@ -45,7 +45,7 @@ from pipeline.release import Desk, release
 from pipeline.release.provenance import Source
 from pipeline.reproduce import reproduce
 from pipeline.settings import HOME
-from pipeline.signing import PASSPHRASE, Identity, ToolCosign, envelope
+from pipeline.signing import PASSPHRASE, Identity, Key, ToolCosign, envelope, me
 from pipeline.status import status
 from pipeline.verify import verify
 from tests.containers.conftest import REGISTRIES
@@ -78,7 +78,7 @@ def stranger(cosign: ToolCosign, tmp_path_factory: pytest.TempPathFactory) -> Pa
 @pytest.fixture(scope="session")
 def desk(engine: DockerEngine, stores: HttpRegistry, cosign: ToolCosign, key: Path) -> Desk:
     tools = images.release_tools(pins.load(), engine=engine)
-    return Desk(engine=engine, registry=stores, cosign=cosign, tools=tools, key=key, public=key.with_suffix(".pub"))
+    return Desk(engine=engine, registry=stores, cosign=cosign, tools=tools, key=key)
 
 
 @pytest.fixture(scope="session")
@@ -109,7 +109,7 @@ def yard(released: Release, desk: Desk, tmp_path: Path, request: pytest.FixtureR
     """Channels named after the test."""
     name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
     text = (HOME / "promotion.toml").read_text()
-    text = text.replace("~/.config/torchyard/cosign.pub", str(desk.public))
+    text = text.replace("~/.config/torchyard/cosign.pub", str(me(desk.key).key))
     text = text.replace("127.0.0.1:5000/staging", f"127.0.0.1:{REGISTRIES[0]}/{name}/staging")
     text = text.replace("127.0.0.1:5000/production", f"127.0.0.1:{REGISTRIES[1]}/{name}/production")
     (tmp_path / "promotion.toml").write_text(text)
@@ -124,8 +124,8 @@ def yard(released: Release, desk: Desk, tmp_path: Path, request: pytest.FixtureR
     return Yard(office=office, digest=released.digest)
 
 
-def _signer(key: Path) -> tuple[Identity, ...]:
-    return (Identity(name="key", key=key.with_suffix(".pub")),)
+def _signer(key: Key) -> tuple[Identity, ...]:
+    return (me(key),)
 
 
 @pytest.fixture(scope="session")
@@ -197,7 +197,7 @@ def test_an_outsider_verifies_with_cosign_alone(released: Release, desk: Desk, e
             image=desk.tools.digest,
             command=("/usr/bin/cosign", *command),
             limits=Limits(memory=512, cpus=1, pids=64),
-            mounts=(Mount(source=desk.public, target="/key.pub"),),
+            mounts=(Mount(source=_signer(desk.key)[0].key or Path(), target="/key.pub"),),
             env={"HOME": "/tmp"},
             network=True,
         )
@@ -344,7 +344,7 @@ def forger(yard: Yard, stranger: Path, request: pytest.FixtureRequest) -> Forger
     return forged
 
 
-def _sign(forger: Forger, key: Path) -> None:
+def _sign(forger: Forger, key: Key) -> None:
     store = forger.yard.office.registry
     payloads = []
     for layer in forger.attachments("att").layers:

@@ -5,13 +5,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import RegistryError
 from pipeline.evidence.collecting import attached
 from pipeline.oci import Blob, Manifest, Repository, digest_of, manifest
-from pipeline.signing import Identity, encoded
+from pipeline.signing import Identity, Key, encoded
+from pipeline.sigstore import Claimed
 
 _SIGNATURE = "application/vnd.dev.cosign.simplesigning.v1+json"
 
@@ -50,12 +50,14 @@ class FakeRegistry:
 
 
 class FakeCosign:
-    """Implements `pipeline.signing.Cosign` over a FakeRegistry: a signature is the hash of content and key's name."""
+    """Implements `pipeline.signing.Cosign` over a FakeRegistry: a signature is the hash of content and key's name, or,
+    without a key, of content and whom `claimed` names."""
 
-    def __init__(self, registry: FakeRegistry) -> None:
+    def __init__(self, registry: FakeRegistry, *, claimed: Claimed | None = None) -> None:
         self._registry = registry
+        self._claimed = claimed
 
-    def sign(self, reference: str, *, key: Path, annotations: Mapping[str, str]) -> None:
+    def sign(self, reference: str, *, key: Key, annotations: Mapping[str, str]) -> None:
         where, digest = _split(reference)
         payload = {
             "critical": {"identity": {"docker-reference": str(where)}, "image": {"docker-manifest-digest": digest}},
@@ -70,8 +72,15 @@ class FakeCosign:
         if signed not in layers:
             self._registry.put_manifest(where, attached(digest, "sig"), manifest(blob, (*layers, signed)))
 
-    def sign_bytes(self, content: bytes, *, key: Path) -> str:
-        return base64.b64encode(hashlib.sha256(content + key.stem.encode()).digest()).decode()
+    def sign_bytes(self, content: bytes, *, key: Key) -> str:
+        if key:
+            return _hash(content, key.stem)
+        assert self._claimed
+        cert = base64.b64encode(json.dumps([self._claimed.identity, self._claimed.issuer]).encode()).decode()
+        return json.dumps({"base64Signature": _hash(content, cert), "cert": cert})
+
+    def logged(self, envelope: bytes, certificate: str) -> str:
+        return _hash(envelope, certificate)
 
     def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
         where, digest = _split(reference)
@@ -84,12 +93,17 @@ class FakeCosign:
     def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
         where, digest = _split(reference)
         found = self._registry.manifest(where, attached(digest, "att"))
-        contents = [self._registry.blob(where, layer.digest) for layer in (found.layers if found else ())]
         good = []
-        for content in contents:
+        for layer in found.layers if found else ():
+            content, notes = self._registry.blob(where, layer.digest), dict(layer.annotations)
             try:
                 document = json.loads(content)
                 statement, signature = base64.b64decode(document["payload"]), document["signatures"][0]["sig"]
+                if certificate := notes.get("dev.sigstore.cosign/certificate"):
+                    assert notes["dev.sigstore.cosign/bundle"] == self.logged(content, certificate)
+                    signature = json.dumps(
+                        {"base64Signature": signature, "cert": base64.b64encode(certificate.encode()).decode()}
+                    )
                 told = json.loads(statement)
                 about = [f"sha256:{each['digest']['sha256']}" for each in told["subject"]]
             except (ValueError, KeyError, TypeError):
@@ -113,7 +127,18 @@ class FakeCosign:
         return "private", "public"
 
     def _fits(self, content: bytes, signature: str, by: Identity) -> bool:
-        return signature == self.sign_bytes(content, key=by.key)
+        if by.key:
+            return signature == _hash(content, by.key.stem)
+        if not signature.startswith("{"):
+            return False
+        document = json.loads(signature)
+        identity, issuer = json.loads(base64.b64decode(document["cert"]))
+        whole = document["base64Signature"] == _hash(content, document["cert"])
+        return whole and by.is_claimed(Claimed(identity=identity, issuer=issuer))
+
+
+def _hash(content: bytes, by: str) -> str:
+    return base64.b64encode(hashlib.sha256(content + by.encode()).digest()).decode()
 
 
 def _split(reference: str) -> tuple[Repository, str]:

@@ -8,7 +8,8 @@ from pipeline import settings
 from pipeline.errors import RegistryError, ReleaseError, SettingsError
 from pipeline.keys import keys
 from pipeline.oci import Blob, Repository, manifest, parse
-from pipeline.signing import PASSPHRASE, PASSPHRASE_FILE, encoded, passphrase
+from pipeline.signing import PASSPHRASE, PASSPHRASE_FILE, encoded, me, passphrase
+from pipeline.sigstore import Instance
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
 DIGEST = "sha256:" + "0" * 64
@@ -57,9 +58,22 @@ def test_the_environment_takes_the_place_of_the_settings(monkeypatch: pytest.Mon
     monkeypatch.setenv(settings.REGISTRY, "ghcr.io/somebody")
     monkeypatch.setenv(settings.KEY, "/keys/mine.key")
     found = settings.load()
-    assert (found.releases, found.key, found.public) == (
-        *("ghcr.io/somebody", Path("/keys/mine.key"), Path("/keys/mine.pub")),
-    )
+    assert (found.releases, found.key) == ("ghcr.io/somebody", Path("/keys/mine.key"))
+    assert me(found.key).key == Path("/keys/mine.pub")
+
+
+def test_whoever_has_no_key_signs_as_who_he_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(settings.KEY, "keyless")
+    found = settings.load()
+    assert (found.key, found.sigstore) == (None, Instance())
+    path = tmp_path / "torchyard.toml"
+    own = '[sigstore]\nfulcio = "https://f"\nrekor = "https://r"\nroot = "r.pem"\nctlog = "c.pub"\nlog = "l.pub"\n'
+    path.write_text((settings.HOME / "torchyard.toml").read_text() + own)
+    files = {"root": tmp_path / "r.pem", "ctlog": tmp_path / "c.pub", "log": tmp_path / "l.pub"}
+    assert settings.load(path).sigstore == Instance(fulcio="https://f", rekor="https://r", **files)
+    path.write_text(path.read_text().replace('root = "r.pem"\n', ""))
+    with pytest.raises(SettingsError, match=r"KeyError\('root'\)"):
+        settings.load(path)
 
 
 @pytest.mark.parametrize("folder", ["ghcr.io/Somebody", "127.0.0.1:5000/a:b", "https://ghcr.io/somebody"])

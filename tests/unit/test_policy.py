@@ -13,6 +13,7 @@ from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.policy import Channel
 from pipeline.settings import HOME
 from pipeline.signing import Identity
+from pipeline.sigstore import Claimed
 from tests.unit.evidence_values import NOW, attestation, evidence, verdict
 
 LOCAL = Identity(name="local", key=Path("local.pub"))
@@ -92,6 +93,35 @@ def test_the_policy_that_is_shipped_can_be_read() -> None:
     assert shipped.channel("production").source == "staging"
 
 
+_KEY = '"~/.config/torchyard/cosign.pub"'
+_FILE = "https://github.com/a/b/.github/workflows/c.yml"
+
+
+def _workflow(identity: str, issuer: str = "https://token.actions.githubusercontent.com") -> str:
+    return f'{{ identity = "{identity}", issuer = "{issuer}" }}'
+
+
+@pytest.mark.parametrize(
+    ("named", "claimed", "counts"),
+    [
+        (f"{_FILE}@refs/heads/main", f"{_FILE}@refs/heads/main", True),
+        (f"{_FILE}@refs/heads/main", f"{_FILE}@refs/heads/mainly", False),
+        (f"{_FILE}@refs/heads/main", f"{_FILE.replace('c.yml', 'cxyml')}@refs/heads/main", False),
+        (f"{_FILE}@refs/tags/*", f"{_FILE}@refs/tags/v1.2.3", True),
+        (f"{_FILE}@refs/tags/*", f"{_FILE}@refs/tags/", False),
+        (f"{_FILE}@refs/tags/*", f"{_FILE}@refs/heads/v1.2.3", False),
+        (f"{_FILE}@refs/tags/*", f"https://github.com/x/{_FILE}@refs/tags/v1", False),
+        (f"{_FILE}@refs/heads/*", f"{_FILE}@refs/heads/a/pull", False),
+    ],
+)
+def test_a_signer_may_be_a_workflow(tmp_path: Path, named: str, claimed: str, counts: bool) -> None:
+    path = tmp_path / "promotion.toml"
+    path.write_text((HOME / "promotion.toml").read_text().replace(_KEY, _workflow(named), 1))
+    signer = policy.load(path).signers["local"]
+    assert signer.is_claimed(Claimed(identity=claimed, issuer="https://token.actions.githubusercontent.com")) is counts
+    assert not signer.is_claimed(Claimed(identity=claimed, issuer="https://accounts.example.com"))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
@@ -105,6 +135,15 @@ def test_the_policy_that_is_shipped_can_be_read() -> None:
         ("[channels.staging]", "[channels.releases]", "takes none from elsewhere"),
         ('"127.0.0.1:5000/staging"', '"127.0.0.1:5000/Staging!"', "cannot hold repositories"),
         ("[signers]", "[signers", "cannot be used"),
+        (
+            _KEY,
+            '{ identity = "https://github.com/a/b" }',
+            "it is a key, or has identity and issuer",
+        ),
+        (_KEY, _workflow("https://github.com/a/*"), "a [*] stands after @refs/tags/ or @refs/heads/ only"),
+        (_KEY, _workflow("*"), "a [*] stands after"),
+        (_KEY, _workflow("https://github.com/a/b/.github/workflows/*@refs/tags/*"), "a [*] stands after"),
+        (_KEY, _workflow("https://github.com/a/b/.github/workflows/c.yml@*"), "a [*] stands after"),
     ],
 )
 def test_a_mistake_in_the_policy_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:

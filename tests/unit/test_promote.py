@@ -1,8 +1,10 @@
 """Promotion and rollback on registries in memory: what moves, what is refused, and what a broken run leaves."""
 
+import base64
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from pipeline import policy
-from pipeline.errors import PromoteError, RegistryError
+from pipeline.errors import PromoteError, RegistryError, ReleaseError
 from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
 from pipeline.evidence.collecting import attached
 from pipeline.oci import DOCKER_MANIFEST, Manifest, Repository, digest_of, manifest
@@ -21,7 +23,8 @@ from pipeline.promote import Office, approve, drift, lock, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder
 from pipeline.settings import HOME
-from pipeline.signing import STATEMENT, envelope
+from pipeline.signing import STATEMENT, attested
+from pipeline.sigstore import GITHUB, TOKEN, Claimed
 from pipeline.status import status
 from tests.unit.evidence_values import NOW, RUNTIME, evidence
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
@@ -78,10 +81,11 @@ def _release(office: Office, content: bytes = b"weights") -> str:
             predicate["verdict"]["digest"] = archive if each.verdict["gate"] == "check" else config.digest
         statement = _statement(each.kind, predicate, image.digest)
         payloads.append(digest_of(statement).removeprefix("sha256:"))
-        layers.append(store.put_blob(where, envelope(statement, cosign=office.cosign, key=KEY), media_type="dsse"))
+        content, notes = attested(statement, cosign=office.cosign, key=office.key)
+        layers.append(replace(store.put_blob(where, content, media_type="dsse"), annotations=notes))
     store.put_manifest(where, attached(image.digest, "att"), manifest(config, tuple(layers)))
-    notes = {CHANNEL: RELEASES, EVIDENCE: binding(tuple(payloads))}
-    office.cosign.sign(where.at(image.digest), key=KEY, annotations=notes)
+    bound = {CHANNEL: RELEASES, EVIDENCE: binding(tuple(payloads))}
+    office.cosign.sign(where.at(image.digest), key=office.key, annotations=bound)
     return image.digest
 
 
@@ -127,7 +131,7 @@ def test_whoever_is_no_signer_of_a_channel_changes_nothing_there(office: Office,
     policy = replace(office.policy, channels={**office.policy.channels, "staging": asked})
     there = replace(office, policy=policy, key=tmp_path / "cosign.key")
     (tmp_path / "asked").mkdir()
-    for path in (asked.signers[0].key, tmp_path / "cosign.pub"):
+    for path in (tmp_path / "asked" / "cosign.pub", tmp_path / "cosign.pub"):
         path.write_bytes(b"ours")
     assert promote("tiny", to="staging", dry_run=True, now=NOW, office=there) is None
     (tmp_path / "cosign.pub").write_bytes(b"theirs")
@@ -140,6 +144,33 @@ def test_whoever_is_no_signer_of_a_channel_changes_nothing_there(office: Office,
     with pytest.raises(PromoteError, match=r"(?s)1 to mend.*none of the signers of staging"):
         rollback("tiny", channel="staging", reason="slower", now=NOW, office=there)
     assert [entry.digest for entry in _log(office).entries] == [first, second]
+
+
+@pytest.fixture
+def keyless(office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Office:
+    """The same by a workflow that signs without a key."""
+    claimed = Claimed(identity="https://github.com/octo/yard/.github/workflows/c.yml@refs/heads/main", issuer=GITHUB)
+    claims = {"iss": GITHUB, "job_workflow_ref": claimed.identity.removeprefix("https://github.com/")}
+    monkeypatch.setenv(TOKEN, f"a.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()}.b")
+    text = (tmp_path / "promotion.toml").read_text()
+    signer = f'{{ identity = "{claimed.identity}", issuer = "{GITHUB}" }}'
+    (tmp_path / "promotion.toml").write_text(text.replace('"/keys/cosign.pub"', signer))
+    store = office.registry
+    assert isinstance(store, FakeRegistry)
+    return replace(
+        office, policy=policy.load(tmp_path / "promotion.toml"), cosign=FakeCosign(store, claimed=claimed), key=None
+    )
+
+
+def test_a_workflow_promotes_without_a_key(keyless: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = _release(keyless)
+    for to in ("staging", "production"):
+        assert promote("tiny", to=to, now=NOW, office=keyless)
+    assert _has(keyless, "production") == digest
+    assert _log(keyless).problems == ()
+    monkeypatch.setenv(TOKEN, os.environ[TOKEN].replace("a.", "a.e30=.", 1))
+    with pytest.raises(ReleaseError, match="no token of OpenID Connect"):
+        promote("tiny", to="staging", now=NOW, office=keyless)
 
 
 def test_a_refusal_lists_every_condition_and_writes_nothing(office: Office) -> None:

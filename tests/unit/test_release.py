@@ -162,7 +162,7 @@ def test_an_image_without_its_verdicts_is_not_released(
     store = FakeRegistry()
     tools = engine.add("release-tools:1")
     key = tmp_path / "cosign.key"
-    desk = Desk(engine=engine, registry=store, cosign=FakeCosign(store), tools=tools, key=key, public=key)
+    desk = Desk(engine=engine, registry=store, cosign=FakeCosign(store), tools=tools, key=key)
     with pytest.raises(ReleaseError, match=rf"{gate} judged {digest or 'nothing'}, and this is {subjects[gate]}"):
         release(
             image,

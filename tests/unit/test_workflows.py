@@ -21,9 +21,9 @@ FILES = sorted(FOLDER.glob("*"))
 # What a job may do besides reading the repository, by workflow and job.
 RIGHTS = {
     ("release.yml", "release"): {"packages": "write", "attestations": "write", "id-token": "write"},
-    ("release.yml", "staging"): {"packages": "write"},
-    ("release.yml", "production"): {"packages": "write"},
-    ("release.yml", "rollback"): {"packages": "write"},
+    ("release.yml", "staging"): {"packages": "write", "id-token": "write"},
+    ("release.yml", "production"): {"packages": "write", "id-token": "write"},
+    ("release.yml", "rollback"): {"packages": "write", "id-token": "write"},
 }
 ACTIONS = {
     "actions/attest",
@@ -38,7 +38,17 @@ ACTIONS = {
 COMMANDS = deepcopy(Collection.from_module(tasks)).to_contexts()
 _INV = re.compile(r"(?P<sudo>sudo (--preserve-env=(?P<kept>[A-Z_,]+) )?)?\./inv (?P<arguments>[^\n]+)")
 # What a runner sets for every step.
-_RUNNERS = {"CI", "GITHUB_OUTPUT", "HOME"}
+_RUNNERS = {
+    "CI",
+    "GITHUB_OUTPUT",
+    "GITHUB_REPOSITORY",
+    "GITHUB_RUN_ATTEMPT",
+    "GITHUB_RUN_ID",
+    "GITHUB_SERVER_URL",
+    "HOME",
+}
+# And in a job that may ask for tokens.
+_TOKENS = {"ACTIONS_ID_TOKEN_REQUEST_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_URL"}
 Workflow = dict[Any, Any]
 
 
@@ -56,13 +66,22 @@ def _faults(name: str, workflow: Workflow) -> Iterator[str]:
     for job_name, job in workflow["jobs"].items():
         if job.get("permissions") != {"contents": "read"} | RIGHTS.get((name, job_name), {}):
             yield f"{job_name}: permissions are {job.get('permissions')}"
+        if (job.get("permissions", {}).get("id-token") == "write") != _needs_tokens(job):
+            yield f"{job_name}: id-token is write where nothing asks for a token, or the other way round"
         if not isinstance(job.get("timeout-minutes"), int):
             yield f"{job_name}: no timeout"
         if "secrets." in str(job) and "environment" not in job:
             yield f"{job_name}: a secret without an environment"
         for step in job["steps"]:
             known = {*workflow.get("env", {}), *job.get("env", {}), *step.get("env", {})}
+            known |= _TOKENS if job.get("permissions", {}).get("id-token") == "write" else set()
             yield from (f"{job_name}: {fault}" for fault in _faults_of(step, known))
+
+
+def _needs_tokens(job: dict[str, Any]) -> bool:
+    """Whether a step of a job says who it is."""
+    steps = [f"{step.get('run', '')} {step.get('uses', '')}" for step in job["steps"]]
+    return any("actions/attest@" in step or all(name in step for name in _TOKENS) for step in steps)
 
 
 def _faults_of(step: dict[str, Any], known: set[str]) -> Iterator[str]:
