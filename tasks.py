@@ -350,7 +350,9 @@ def release(_: Context, model: str, locked: bool = False, device: str = "") -> N
     records.write(BUILD / model / "release.json", made, inputs=made.evidence)
     say(f"{model} is released in {time.monotonic() - started:.0f} s; {made.sent / 2**20:,.1f} MiB of layers were sent:")
     say(f"  {made.repository}@{made.digest}")
-    say(f"  {made.repository}@{made.model} (the archive alone, for `inv fetch`)")
+    for reference in (f"{made.repository}@{made.model}", made.stored):
+        if reference:
+            say(f"  {reference} (the archive alone, for `inv fetch`)")
     say(f"Next: inv promote --model {model} --to staging")
     _hand_on("digest", made.digest)
 
@@ -401,12 +403,12 @@ def reproduce(_: Context, ref: str, model: str, key: str = "", identity: str = "
 
 
 @command(
-    ref="host/path@sha256:… of a model, as `inv release` tells it",
+    ref="of a model, as `inv release` tells it: host/path@sha256:…, or s3://… and the like",
     out="the folder for its files",
     **_SIGNED_BY,
 )
 def fetch(_: Context, ref: str, out: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
-    """Get an archive with its contract and samples from a registry, by digest."""
+    """Get an archive with its contract and samples from a registry or another store, by digest."""
     signer = _signer(key, identity, issuer)
     cosign = _cosign(connect())
     for file in get_archive(ref, Path(out), signer=signer, registry=HttpRegistry(credentials), cosign=cosign):
@@ -530,6 +532,7 @@ def _desk(engine: DockerEngine) -> Desk:
         cosign=_cosign(engine),
         tools=tools,
         key=asked.key,
+        store=asked.store,
     )
 
 

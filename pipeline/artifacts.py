@@ -69,6 +69,22 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DataOrigin:
+    """Where what a model is trained on comes from, and its licence (SPDX); empty where model.yaml does not say."""
+
+    source: str = ""
+    license: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """What a model was trained on or held against: how many items, and the SHA-256 of all that they hold, or empty."""
+
+    items: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
     """How a model is trained. `floors` maps a metric to the least value that is good enough."""
 
@@ -77,6 +93,7 @@ class Training:
     seed: int
     floors: Mapping[str, float]
     limits: Limits
+    data: DataOrigin = DataOrigin()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,12 +151,14 @@ class ModelSpec:
 class TrainedModel:
     """Weights (safetensors), the image that trained them, by digest, and the metrics on the held-out split.
 
+    `data` has what was trained on and what was held out, by these names.
     `ops` is the library of the model's own operators, where it has some.
     """
 
     weights: File
     trainer: str
     metrics: Mapping[str, float]
+    data: Mapping[str, Split]
     spec: ModelSpec
     ops: File | None = None
 
@@ -294,7 +313,8 @@ class Judgement:
 class Release:
     """An image in a registry with its evidence. `digest` is that of its manifest there: what is promoted.
 
-    `model` is the digest of the archive beside it, as an artifact of its own. `evidence` binds all attestations
+    `model` is the digest of the archive beside it, as an artifact of its own, and `stored` its reference in another
+    store, or empty. `evidence` binds all attestations
     together; `sboms` are CycloneDX and SPDX. `revision` is the commit that it was built from, and `clean` whether
     nothing else was in the tree. `sent` is in bytes: image layers that the registry lacked.
     """
@@ -304,6 +324,7 @@ class Release:
     repository: str
     digest: str
     model: str
+    stored: str
     evidence: str
     sboms: tuple[File, ...]
     revision: str

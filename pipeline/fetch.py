@@ -1,46 +1,62 @@
-"""An archive from a registry, by digest: the shared store of models."""
+"""An archive from a registry or another store, by digest: the shared store of models."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from pipeline import records
+from pipeline import records, stores
 from pipeline.artifacts import File
 from pipeline.errors import VerifyError
-from pipeline.oci import Blob, Registry, parse
+from pipeline.oci import Blob, Manifest, Registry, parse
 from pipeline.release.modelpack import ARTIFACT, PATH
 from pipeline.signing import Cosign, Identity
 
 
 def fetch(reference: str, out: Path, *, signer: Identity, registry: Registry, cosign: Cosign) -> tuple[File, ...]:
-    """Gets an archive back by digest into the folder `out`: the whole of it, or nothing.
+    """Gets an archive back by digest into the folder `out`, from a registry or another store: all of it, or nothing.
 
     Raises:
         VerifyError: the reference names no digest, nobody's signature of it verifies, it is no model, or its contract
             names another archive.
-        RegistryError: the registry does not answer, or gives something else than its digests say.
+        RegistryError: the registry or store does not answer, or gives something else than its digests say.
     """
+    if stores.is_stored(reference):
+        found, blobs = stores.taken(reference, signer=signer, cosign=cosign)
+        _refuse_others(found, reference)
+    else:
+        found, blobs = _from_registry(reference, signer, registry, cosign)
+    contents = {_name(layer, reference): blobs[layer.digest] for layer in found.layers}
+    _fits(contents, reference)
+    for name, content in contents.items():
+        records.write_atomic(out / name, content)
+    return tuple(File.of(out / name) for name in contents)
+
+
+def _from_registry(
+    reference: str, signer: Identity, registry: Registry, cosign: Cosign
+) -> tuple[Manifest, dict[str, bytes]]:
     repository, digest = parse(reference)
     if not digest.startswith("sha256:"):
         raise VerifyError(f"{reference} names no digest. A tag can mean something else tomorrow; fetch @sha256:….")
     found = registry.manifest(repository, digest)
-    if found is None or found.kind != ARTIFACT:
-        raise VerifyError(
-            f"{reference}: there is no model there, but {'something else' if found else 'nothing'}. "
-            "The digest is that of `model` in build/NAME/release.json, and not the image's."
-        )
+    _refuse_others(found, reference)
+    assert found
     payloads = cosign.signatures(reference, by=signer)
     if not any(each["critical"]["identity"]["docker-reference"] == str(repository) for each in payloads):
         raise VerifyError(
             f"{reference}: no signature for this repository verifies under {signer.shown}. "
             "Do not use it; have it released again by whoever holds the key."
         )
-    contents = {_name(layer, reference): registry.blob(repository, layer.digest) for layer in found.layers}
-    _fits(contents, reference)
-    for name, content in contents.items():
-        records.write_atomic(out / name, content)
-    return tuple(File.of(out / name) for name in contents)
+    return found, {layer.digest: registry.blob(repository, layer.digest) for layer in found.layers}
+
+
+def _refuse_others(found: Manifest | None, reference: str) -> None:
+    if found is None or found.kind != ARTIFACT:
+        raise VerifyError(
+            f"{reference}: there is no model there, but {'something else' if found else 'nothing'}. "
+            "The digest is that of `model` in build/NAME/release.json, and not the image's."
+        )
 
 
 def _name(layer: Blob, reference: str) -> str:

@@ -32,12 +32,24 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared
     image = line.assemble
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
-    made = {
+    data = {
+        f"{name} data": (_recorded(evidence, f"{name} data"), split.sha256 and f"sha256:{split.sha256}")
+        for name, split in image.archive.trained.data.items()
+    }
+    made = data | {
         "archive": (f"sha256:{contents.archive}", f"sha256:{image.archive.file.sha256}"),
         "model layer": (contents.diff_ids[-1], image.diff_ids[-1]),
         "image": (contents.config, image.digest),
     }
     return tuple(Compared(what=what, recorded=was, found=now) for what, (was, now) in made.items())
+
+
+def _recorded(evidence: Evidence, name: str) -> str:
+    """The digest of a material that provenance names, or empty."""
+    found = evidence.attestation(PROVENANCE)
+    made = found.predicate["buildDefinition"] if found else {}
+    digests = [each.get("digest", {}) for each in made.get("resolvedDependencies", ()) if each.get("name") == name]
+    return f"sha256:{digests[0]['sha256']}" if digests and "sha256" in digests[0] else ""
 
 
 def _require(evidence: Evidence, spec: ModelSpec) -> None:

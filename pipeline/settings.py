@@ -1,6 +1,7 @@
 """torchyard.toml and the environment -> where releases go and with which key."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from pipeline.oci import Repository, parse
 from pipeline.sigstore import Instance
 
 HOME = Path(__file__).resolve().parent.parent
-REGISTRY, KEY = "TORCHYARD_REGISTRY", "TORCHYARD_KEY"
+REGISTRY, KEY, STORE = "TORCHYARD_REGISTRY", "TORCHYARD_KEY", "TORCHYARD_STORE"
 # In the place of a key's path.
 KEYLESS = "keyless"
 
@@ -19,15 +20,17 @@ KEYLESS = "keyless"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """`releases` is the folder of repositories where images are released, one a model; `key` the private key, or None
-    where whoever runs this signs without one, with certificates of `sigstore`."""
+    where whoever runs this signs without one, with certificates of `sigstore`. `store` is the URL of another place that
+    keeps archives, or empty."""
 
     releases: str
     key: Path | None
     sigstore: Instance
+    store: str
 
 
 def load(path: Path = HOME / "torchyard.toml") -> Settings:
-    """Reads the settings; TORCHYARD_REGISTRY and TORCHYARD_KEY take the place of what the file says.
+    """Reads the settings; TORCHYARD_REGISTRY, TORCHYARD_KEY and TORCHYARD_STORE take the place of what the file says.
 
     Raises:
         SettingsError: it cannot be read, or lacks something.
@@ -36,11 +39,22 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         releases = os.environ.get(REGISTRY) or str(content["registry"]["releases"])
         key = os.environ.get(KEY) or str(content["signing"]["key"])
+        store = os.environ.get(STORE) or str(content.get("store", {}).get("url", ""))
         sigstore = _sigstore(content.get("sigstore", {}), path.parent)
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
     repository(releases, "model")
-    return Settings(releases=releases, key=None if key == KEYLESS else absolute(key, path.parent), sigstore=sigstore)
+    if re.search(r"//[^/@]*:[^/@]*@", store):
+        raise SettingsError(
+            f"store.url, or {STORE}, has a password in it, which would be in every reference. "
+            "Leave it to what the store's SDK or git knows."
+        )
+    return Settings(
+        releases=releases,
+        key=None if key == KEYLESS else absolute(key, path.parent),
+        sigstore=sigstore,
+        store=store.rstrip("/"),
+    )
 
 
 def _sigstore(asked: Mapping[str, str], folder: Path) -> Instance:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline import records
-from pipeline.artifacts import File, ModelSpec, TrainedModel
+from pipeline.artifacts import File, ModelSpec, Split, TrainedModel
 from pipeline.engine import Engine, Image
 from pipeline.errors import TrainError
 from pipeline.progress import say
@@ -31,11 +31,17 @@ def train(spec: ModelSpec, *, trainer: Image, engine: Engine, out: Path, ops: Fi
         "batch_size": training.batch_size,
         "params": spec.params,
     }
-    metrics: dict[str, float] = bench.run("train", order, gpus=gpus)["metrics"]
+    answer = bench.run("train", order, gpus=gpus)
+    metrics: dict[str, float] = answer["metrics"]
     _refuse_below_floor(spec, metrics)
     (out / "checkpoint.pt").unlink(missing_ok=True)
     return TrainedModel(
-        weights=File.of(out / "weights.safetensors"), trainer=trainer.digest, metrics=metrics, spec=spec, ops=ops
+        weights=File.of(out / "weights.safetensors"),
+        trainer=trainer.digest,
+        metrics=metrics,
+        data={name: Split(items=found["items"], sha256=found["sha256"]) for name, found in answer["data"].items()},
+        spec=spec,
+        ops=ops,
     )
 
 

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.inside import checkpoint, source
+from pipeline.inside import checkpoint, dataset, source
 from pipeline.inside.order import MODEL, Refused, answer, write_atomic
 
 
 def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
-    """Writes out/weights.safetensors and returns the metrics on the held-out split."""
+    """Writes out/weights.safetensors and returns the metrics on the held-out split, and what both splits hold."""
     seed(order["seed"])
     torch.use_deterministic_algorithms(True)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,8 +44,11 @@ def main(order: dict[str, Any], out: Path) -> dict[str, Any]:
         print(f"epoch {epoch}/{order['epochs']}  loss {loss:.4f}  {now - began:.1f} s  eta {eta:.0f} s")
 
     metrics = _metrics(module, model, held_out)
+    # After all that draws random numbers: items may, too.
+    seed(order["seed"])
+    data = {"training": dataset.described(training), "held-out": dataset.described(held_out)}
     write_atomic(out / "weights.safetensors", _serialized(model))
-    return {"metrics": metrics}
+    return {"metrics": metrics, "data": data}
 
 
 def seed(value: int) -> None:

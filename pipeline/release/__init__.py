@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline import records
+from pipeline import records, stores
 from pipeline.artifacts import File, Judgement, Release, ServingImage
 from pipeline.engine import Engine, Image
 from pipeline.errors import ReleaseError
@@ -39,13 +39,15 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """What a release is made with: engine, registry, cosign, the tools' image, and the key that signs."""
+    """What a release is made with: engine, registry, cosign, the tools' image, and the key that signs. `store` is the
+    URL of another place that keeps the archive, or empty."""
 
     engine: Engine
     registry: Registry
     cosign: Cosign
     tools: Image
     key: Key
+    store: str = ""
 
 
 def release(
@@ -74,6 +76,7 @@ def release(
         components = _described(image, out, desk)
         model = modelpack.publish(image.archive, repository, registry=desk.registry)
         desk.cosign.sign(repository.at(model.digest), key=desk.key, annotations={CHANNEL: RELEASES})
+        stored = _stored(image, desk)
         temporary = f"image-{image.digest.removeprefix('sha256:')}"
         pushed = desk.engine.push(image.digest, repository=str(repository), tag=temporary)
         found = _pushed(repository, pushed.digest, desk.registry)
@@ -93,6 +96,7 @@ def release(
         repository=str(repository),
         digest=pushed.digest,
         model=model.digest,
+        stored=stored,
         evidence=bound,
         sboms=tuple(File.of(out / name) for name in ("cyclonedx.json", "spdx.json")),
         revision=making.source.revision,
@@ -133,6 +137,15 @@ def _described(image: ServingImage, out: Path, desk: Desk) -> tuple[inventory.Co
             )
         sbom.scan(Path(folder), out, name=spec.name, version=spec.version, tools=desk.tools, engine=desk.engine)
     return components
+
+
+def _stored(image: ServingImage, desk: Desk) -> str:
+    """Keeps the archive in the other store, if there is one; its reference there, or nothing."""
+    if not desk.store:
+        return ""
+    say(f"  keeping the archive in {desk.store}")
+    made, blobs = modelpack.packed(image.archive)
+    return stores.keep(desk.store, image.archive.trained.spec.name, made, blobs, cosign=desk.cosign, key=desk.key)
 
 
 def _pushed(repository: Repository, digest: str, registry: Registry) -> Manifest:

@@ -56,7 +56,7 @@ def cyclonedx(
     made = {
         **document,
         "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, seed)}",
-        "components": [*kept.values(), _training_data(archive, trainer)],
+        "components": [*kept.values(), *(_data(name, archive, trainer) for name in archive.trained.data)],
     }
     references = [each["bom-ref"] for each in made["components"] if "bom-ref" in each]
     made["dependencies"] = [{"ref": digest, "dependsOn": references}]
@@ -93,11 +93,14 @@ def spdx(
         each["relatedSpdxElement"] for each in document["relationships"] if each["relationshipType"] == "DESCRIBES"
     )
     contains += [_relation(root, "CONTAINS", each["SPDXID"]) for each in packages.values() if each["SPDXID"] != root]
+    data = [_data_package(number, name, archive) for number, name in enumerate(archive.trained.data)]
+    weights = packages[next((each.name, each.version) for each in components if each.name == archive.file.path.name)]
+    contains += [_relation(weights["SPDXID"], "GENERATED_FROM", each["SPDXID"]) for each in data]
     described = [each for each in document["relationships"] if each["relationshipType"] == "DESCRIBES"]
     return {
         **document,
         "documentNamespace": f"https://torchyard.io/spdx/{archive.trained.spec.name}/{digest.removeprefix('sha256:')}",
-        "packages": list(packages.values()),
+        "packages": [*packages.values(), *data],
         "files": files,
         "relationships": [*described, *contains],
     }
@@ -126,30 +129,50 @@ def _card(archive: Archive) -> dict[str, Any]:
     inputs = [{"format": f"{each.name} {each.datatype} {list(each.shape)}"} for each in spec.inputs]
     outputs = [{"format": f"{each.name} {each.datatype} {list(each.shape)}"} for each in spec.outputs]
     metrics = [{"type": name, "value": f"{value:.6g}"} for name, value in sorted(archive.metrics.items())]
-    data = [{"ref": _data_reference(archive)}]
+    data = [{"ref": _data_reference(name, archive)} for name in archive.trained.data]
     return {
         "modelParameters": {"datasets": data, "inputs": inputs, "outputs": outputs},
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
 
 
-def _training_data(archive: Archive, trainer: str) -> dict[str, Any]:
-    """The data by what gives it: model.py's `data()`, which is deterministic, in the image that trained."""
-    spec = archive.trained.spec
-    source = next(each for each in spec.sources if each.path.name == "model.py")
-    text = f"What data() of model.py (sha256:{source.sha256}) gives in the training image {trainer}, by its own split."
+def _data(name: str, archive: Archive, trainer: str) -> dict[str, Any]:
+    """What was trained on, or held out, by its content: what model.py's `data()` gave in the image that trained."""
+    spec, split = archive.trained.spec, archive.trained.data[name]
+    origin = spec.training.data
+    text = f"{split.items} items, as data() of model.py gives them in the training image {trainer}."
+    text += f" Source: {origin.source}." if origin.source else ""
     return {
         "type": "data",
-        "bom-ref": _data_reference(archive),
-        "name": f"{spec.name}-training-data",
+        "bom-ref": _data_reference(name, archive),
+        "name": f"{spec.name}-{name}-data",
         "version": spec.version,
         "description": text,
-        "data": [{"type": "dataset", "name": f"{spec.name}-training-data", "description": text}],
+        "data": [{"type": "dataset", "name": f"{spec.name}-{name}-data", "description": text}],
+        **({"hashes": [_hash(split.sha256)]} if split.sha256 else {}),
+        **({"licenses": [{"expression": origin.license}]} if origin.license else {}),
     }
 
 
-def _data_reference(archive: Archive) -> str:
-    return f"data/{archive.trained.spec.name}-training-data"
+def _data_reference(name: str, archive: Archive) -> str:
+    return f"data/{archive.trained.spec.name}-{name}-data"
+
+
+def _data_package(number: int, name: str, archive: Archive) -> dict[str, Any]:
+    """The same for SPDX, where it is no part of the image: the model was generated from it."""
+    split, origin = archive.trained.data[name], archive.trained.spec.training.data
+    return {
+        "SPDXID": f"SPDXRef-Data-{number}",
+        "name": f"{archive.trained.spec.name}-{name}-data",
+        "versionInfo": archive.trained.spec.version,
+        "downloadLocation": _NONE,
+        "filesAnalyzed": False,
+        "licenseConcluded": _NONE,
+        "licenseDeclared": origin.license or _NONE,
+        "copyrightText": _NONE,
+        "comment": f"{split.items} items. {origin.source}".strip(),
+        **({"checksums": [{"algorithm": "SHA256", "checksumValue": split.sha256}]} if split.sha256 else {}),
+    }
 
 
 def _package(identity: str, component: Component, archive: Archive) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.artifacts import BatchingChoice, File, Limits, ModelSpec, Tensor, Tolerance, Training
+from pipeline.artifacts import BatchingChoice, DataOrigin, File, Limits, ModelSpec, Tensor, Tolerance, Training
 from pipeline.errors import SpecError
 from pipeline.spec.section import Section, meant, shown
 
@@ -120,9 +120,16 @@ def _training(section: Section) -> Training:
         seed=section.whole("seed", 0, least=0),
         floors=_floors(section.section("floors")),
         limits=_limits(section.section("limits"), _TRAINING),
+        data=_origin(section.section("data")),
     )
     section.refuse_unknown()
     return training
+
+
+def _origin(section: Section) -> DataOrigin:
+    origin = DataOrigin(source=section.optional("source"), license=section.optional("license"))
+    section.refuse_unknown()
+    return origin
 
 
 def _limits(section: Section, default: Limits) -> Limits:

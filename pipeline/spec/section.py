@@ -88,6 +88,10 @@ class Section:
             return ""
         return value.strip()
 
+    def optional(self, key: str) -> str:
+        """The text under a key, or an empty one."""
+        return self.text(key) if self.has(key) else ""
+
     def number(self, key: str, default: float, *, least: float) -> float:
         """A finite number of at least `least`."""
         value = self._content[key] if self.has(key) else default

@@ -66,7 +66,7 @@ def _planted(forward: str, method: str, folder: Path, *, evaluate: str = "return
     weights = {"linear.weight": np.array([[2, 3]], np.float32), "linear.bias": np.array([1], np.float32)}
     save_file(weights, folder / "weights.safetensors")
     return TrainedModel(
-        weights=File.of(folder / "weights.safetensors"), trainer="sha256:0", metrics={}, spec=spec.load(model)
+        weights=File.of(folder / "weights.safetensors"), trainer="sha256:0", metrics={}, data={}, spec=spec.load(model)
     )
 
 

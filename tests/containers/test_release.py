@@ -183,8 +183,19 @@ def test_the_sbom_names_what_syft_cannot_see(released: Release) -> None:
     assert kinds["libc6"]["purl"].startswith("pkg:deb/debian/libc6@2.41")
     assert kinds["model.pt"]["type"] == "machine-learning-model"
     assert kinds["model.pt"]["licenses"] == [{"expression": "Apache-2.0"}]
-    assert kinds["model.pt"]["modelCard"]["modelParameters"]["datasets"] == [{"ref": f"data/{NAME}-training-data"}]
-    assert kinds[f"{NAME}-training-data"]["type"] == "data"
+    data = released.image.archive.trained.data
+    assert set(data) == {"training", "held-out"}
+    assert kinds["model.pt"]["modelCard"]["modelParameters"]["datasets"] == [
+        {"ref": f"data/{NAME}-{name}-data"} for name in data
+    ]
+    packages = {each["name"]: each for each in boms["spdx.json"]["packages"]}
+    for name, split in data.items():
+        assert kinds[f"{NAME}-{name}-data"]["type"] == "data"
+        assert kinds[f"{NAME}-{name}-data"]["hashes"] == [{"alg": "SHA-256", "content": split.sha256}]
+        told = packages[f"{NAME}-{name}-data"]
+        assert told["checksums"] == [{"algorithm": "SHA256", "checksumValue": split.sha256}]
+        relation = {"spdxElementId": packages["model.pt"]["SPDXID"], "relatedSpdxElement": told["SPDXID"]}
+        assert {**relation, "relationshipType": "GENERATED_FROM"} in boms["spdx.json"]["relationships"]
 
 
 def test_an_outsider_verifies_with_cosign_alone(released: Release, desk: Desk, engine: DockerEngine) -> None:
@@ -219,7 +230,13 @@ def test_a_release_is_made_again_from_its_materials(
 ) -> None:
     line = Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path)
     compared = {each.what: each.agrees for each in reproduce(evidence, tiny_spec, line)}
-    assert compared == {"archive": True, "model layer": True, "image": True}
+    assert compared == {
+        "training data": True,
+        "held-out data": True,
+        "archive": True,
+        "model layer": True,
+        "image": True,
+    }
 
 
 def test_other_sources_are_not_made_into_the_release(evidence: Evidence, tiny_line: Line, tiny_spec: ModelSpec) -> None:

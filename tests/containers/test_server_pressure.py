@@ -69,6 +69,24 @@ def test_requests_are_answered_together_and_each_with_its_own(batched: Running) 
     assert seconds < 10 * once
 
 
+def test_a_small_request_does_not_wait_for_all_of_a_large_one(batched: Running) -> None:
+    rows = [[float(row), 0, 0] for row in range(20, 420)]
+    large = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [len(rows), 3], "data": rows}]}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(requests.post, batched.url(INFER), json=large, timeout=60)
+        time.sleep(0.2)
+        assert _ask(batched, 2.0).status_code == 200
+        # Of its fifty parts most are still to come.
+        assert not asked.done()
+        answer = asked.result()
+    assert answer.status_code == 200
+    (output,) = answer.json()["outputs"]
+    assert output["shape"][0] == len(rows)
+    alone = _ask(batched, 419.0).json()["outputs"][0]
+    width = len(alone["data"])
+    assert output["data"][-width:] == alone["data"]
+
+
 def test_one_bad_request_does_not_fail_its_neighbours(batched: Running) -> None:
     answers = _together(batched, 1, 2, UNLUCKY, 4, 5)
     assert [answer.status_code for answer in answers] == [200, 200, 500, 200, 200]

@@ -50,6 +50,20 @@ def edited(tmp_path: Path) -> Callable[..., ModelSpec]:
     return edit
 
 
+def test_what_was_trained_on_is_known_by_content(
+    engine: DockerEngine, trainer: Image, edited: Callable[..., ModelSpec], tiny_archive: Archive, tmp_path: Path
+) -> None:
+    before = tiny_archive.trained.data
+    assert {name: split.items for name, split in before.items()} == {"training": 120, "held-out": 30}
+    assert len({split.sha256 for split in before.values()}) == 2
+    # One value of one item.
+    changed = edited({"    held_out = torch": "    lengths[1, 0] += 0.001\n    held_out = torch"})
+    after = train(changed, trainer=trainer, engine=engine, out=tmp_path / "out").data
+    assert after["held-out"] == before["held-out"]
+    assert after["training"] != before["training"]
+    assert after["training"].items == 120
+
+
 def test_an_interrupted_run_resumes_to_the_same_weights(
     engine: DockerEngine,
     trainer: Image,

@@ -13,7 +13,7 @@ LAYERS = (
     {"records", "pins", "spec", "engine", "oci", "sigstore"},
     {"bootstrap", "parity", "workbench", "load", "signing", "settings"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
-    | {"evidence", "keys", "refresh"},
+    | {"evidence", "keys", "refresh", "stores"},
     {"registry", "release", "verify", "policy", "diff"},
     {"line", "bench", "matrix", "promote", "fetch", "soak", "storm"},
     {"status", "reproduce"},

@@ -105,7 +105,7 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
     assert [line.split() for line in table[2:3]] == [
         ["tiny:1.0.0-cpu", "1.25", "1.00", "steady", "200", "MiB", "150", "MiB", "220", "MiB"]
     ]
-    rows = {line[:34].strip(): line[34:].split() for line in table}
+    rows = {line[:30].strip(): line[30:].split() for line in table}
     assert rows["archive, 1 x 2 threads"][:3] == ["320.0", "0.64", "0.80"]
     assert rows["archive fused, 1 x 2 threads"][:3] == ["400.0", "0.80", "1.00"]
     assert rows["archive, 2 x 1 threads"][:3] == ["400.0", "0.80", "1.00"]

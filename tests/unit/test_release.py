@@ -127,6 +127,8 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     materials = made["buildDefinition"]["resolvedDependencies"]
     assert all("digest" in each or "oneOfSha256" in each["annotations"] for each in materials)
     names = {each.get("name") or each["uri"] for each in materials}
+    assert {"training data", "held-out data"} <= names
+    assert next(each for each in materials if each.get("name") == "training data")["digest"] == {"sha256": "a" * 64}
     assert {"archive", "weights", "model_src/tiny/model.py", "pkg:deb/debian/libc6@2.41-12?distro=debian-13"} <= names
     assert any(name.startswith("pkg:pypi/torch@2.8.0") for name in names)
 

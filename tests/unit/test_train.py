@@ -16,6 +16,7 @@ from tests.unit.fake_engine import FakeEngine
 from tests.unit.values import file, model_spec
 
 OnLine = Callable[[str], None]
+DATA = {"training": {"items": 8, "sha256": "a" * 64}, "held-out": {"items": 2, "sha256": "b" * 64}}
 
 
 @pytest.fixture
@@ -47,7 +48,7 @@ def test_the_container_sees_the_model_and_writes_to_one_folder(
     engine: FakeEngine, trainer: Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = model_spec(tmp_path)
-    engine.on_run = _leaves({"metrics": {"accuracy": 0.75}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 0.75}, "data": DATA})
 
     trained = train(spec, trainer=trainer, engine=engine, out=tmp_path / "out")
 
@@ -76,7 +77,7 @@ def test_operators_of_the_model_are_at_hand_and_decide_the_weights(
     engine: FakeEngine, trainer: Image, tmp_path: Path
 ) -> None:
     spec, ops = model_spec(tmp_path), file(tmp_path / "compile/ops.so", "library")
-    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}, "data": DATA})
     plain = train(spec, trainer=trainer, engine=engine, out=tmp_path / "out")
     key = _order(engine)["key"]
     trained = train(spec, trainer=trainer, engine=engine, out=tmp_path / "out", ops=ops)
@@ -100,7 +101,7 @@ def test_a_library_that_changed_since_it_was_compiled_is_not_loaded(
 def test_no_more_cores_are_asked_for_than_there_are(engine: FakeEngine, trainer: Image, tmp_path: Path) -> None:
     spec = model_spec(tmp_path)
     limits = dataclasses.replace(spec.training.limits, cpus=64)
-    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}, "data": DATA})
     greedy = dataclasses.replace(spec, training=dataclasses.replace(spec.training, limits=limits))
     train(greedy, trainer=trainer, engine=engine, out=tmp_path / "out")
     assert engine.jobs[0].limits.cpus == 2
@@ -113,7 +114,7 @@ def test_gpus_are_used_where_the_engine_has_them(tmp_path: Path) -> None:
             return dataclasses.replace(super().info(), gpus=True)
 
     engine = WithGpus()
-    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}, "data": DATA})
     train(model_spec(tmp_path), trainer=engine.add("pytorch-cuda:v2.8"), engine=engine, out=tmp_path / "out")
     assert engine.jobs[0].gpus
 
@@ -141,7 +142,7 @@ def test_a_model_below_its_floor_is_refused(
 
 
 def test_a_floor_that_is_just_reached_is_enough(engine: FakeEngine, trainer: Image, tmp_path: Path) -> None:
-    engine.on_run = _leaves({"metrics": {"accuracy": 0.5}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 0.5}, "data": DATA})
     train(model_spec(tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
 
 
@@ -167,7 +168,7 @@ def test_the_last_lines_of_a_failed_container_are_in_the_message(
 
 
 def _key(engine: FakeEngine, trainer: Image, spec: ModelSpec, out: Path) -> str:
-    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}})
+    engine.on_run = _leaves({"metrics": {"accuracy": 1.0}, "data": DATA})
     train(spec, trainer=trainer, engine=engine, out=out)
     return str(_order(engine)["key"])
 

@@ -13,6 +13,7 @@ from pipeline.artifacts import (
     Limits,
     ModelSpec,
     ShapeProfile,
+    Split,
     Tensor,
     Tolerance,
     TrainedModel,
@@ -38,6 +39,7 @@ BATCHING = Batching(
     row_ms={1: 2.0, 8: 1.25},
     in_any_company=True,
 )
+DATA = {"training": Split(items=8, sha256="a" * 64), "held-out": Split(items=2, sha256="b" * 64)}
 PROFILE = ShapeProfile(sample=0, shapes=((1, 4),), cold=9.0, second=5.0, steady=1.0, runs=3)
 LIMITS = Limits(memory=512, cpus=1.0, pids=64)
 
@@ -74,7 +76,9 @@ def model_spec(folder: Path) -> ModelSpec:
 def trained_model(folder: Path) -> TrainedModel:
     """The perceptron, trained."""
     weights = file(folder / "train/weights.safetensors", "weights")
-    return TrainedModel(weights=weights, trainer="sha256:7", metrics={"accuracy": 0.9}, spec=model_spec(folder))
+    return TrainedModel(
+        weights=weights, trainer="sha256:7", metrics={"accuracy": 0.9}, data=DATA, spec=model_spec(folder)
+    )
 
 
 def archive(folder: Path, *, operators: bool = False) -> Archive:
