@@ -3,7 +3,7 @@
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -26,6 +26,7 @@ _TIMED = 5
 # Shapes and then batches, the small ones first, are run once each in every thread before the model is ready, as long as
 # that takes no longer in all.
 _WARMING_SECONDS = 0.3
+_SMALL = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,12 +58,12 @@ class Prepared:
         """Makes the calling thread one that runs the model, with `threads` for one operator; the one that prepared the
         model has run the samples already, until the executor had specialised for their shapes."""
         self.engine.set_threads(threads)
-        once = (
-            [] if prepared else [[self.ready.samples[each[0]].inputs] for each in by_shape(self.ready.samples).values()]
-        )
-        started = time.perf_counter()
-        for batch in (*once, *(each for each in batches(self.ready) if _rows(each) >= self.plan.least_rows)):
-            if time.perf_counter() - started < _WARMING_SECONDS:
+        shapes = [] if prepared else by_shape(self.ready.samples).values()
+        runs: list[Sequence[Sequence[Input]]] = [[self.ready.samples[first].inputs] for first, *_ in shapes]
+        runs += [batch for batch in _first_batches(self.ready) if _rows(batch) >= self.plan.least_rows]
+        until = time.perf_counter() + _WARMING_SECONDS
+        for batch in runs:
+            if time.perf_counter() < until:
                 self.ready.served.answer_together(batch)
 
 
@@ -149,6 +150,13 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     most = ready.served.contract.batching.max_size // max(1, inputs[0][1][0]) if inputs[0][1] else 1
     sizes = {most} | {2**power for power in range(1, most.bit_length()) if 2**power < most}
     return [[inputs] * size for size in sorted(sizes) if size > 1]
+
+
+def _first_batches(ready: Ready) -> list[Sequence[Sequence[Input]]]:
+    """The same with all small ones: the executor makes something ready for each size."""
+    sizes = {len(batch) for batch in batches(ready)}
+    sizes |= set(range(2, min(_SMALL, max(sizes, default=0))))
+    return [[ready.samples[0].inputs] * size for size in sorted(sizes)]
 
 
 def _least_rows(ready: Ready, seconds: float) -> int:
