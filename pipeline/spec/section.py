@@ -89,8 +89,8 @@ class Section:
         return value.strip()
 
     def optional(self, key: str) -> str:
-        """The text under a key, or an empty one."""
-        return self.text(key) if self.has(key) else ""
+        """The text under a key, which may be empty or missing."""
+        return self.text(key) if self.has(key) and self._content[key] != "" else ""
 
     def number(self, key: str, default: float, *, least: float) -> float:
         """A finite number of at least `least`."""
