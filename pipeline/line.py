@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline import images, records, settings
-from pipeline.artifacts import Archive, File, Judgement, ModelSpec, Release, ServingImage, TrainedModel, Verdict
+from pipeline.artifacts import (
+    Archive,
+    DataOrigin,
+    File,
+    Judgement,
+    ModelSpec,
+    Release,
+    ServingImage,
+    TrainedModel,
+    Verdict,
+)
 from pipeline.assemble import assemble
 from pipeline.audit import audit
 from pipeline.check import check
@@ -80,7 +90,8 @@ class Line:
         spec, out, ops = self._spec, self._build / "train", self.compile
         code = {file.path.relative_to(spec.folder).as_posix(): file.sha256 for file in spec.sources}
         code.pop("model.yaml")
-        inputs = records.digest_of(code, spec.params, spec.training, self._trainer.digest, code_of("train"), ops)
+        training = replace(spec.training, data=DataOrigin())
+        inputs = records.digest_of(code, spec.params, training, self._trainer.digest, code_of("train"), ops)
         trained = self._step(
             "train",
             TrainedModel,

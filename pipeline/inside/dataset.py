@@ -22,9 +22,8 @@ def described(split: Dataset[Any]) -> dict[str, Any]:
         for number in range(count):
             _add(split[number], digest)
     except _Strange as strange:
-        print(
-            f"an item holds {strange}, which has no bytes of its own: what was trained on is recorded without a digest"
-        )
+        print(f"an item holds {strange}, which has no bytes of its own: nobody could say what was trained on,")
+        print("so that `inv release` will refuse the model")
         return {"items": count, "sha256": ""}
     return {"items": count, "sha256": digest.hexdigest()}
 
@@ -32,7 +31,9 @@ def described(split: Dataset[Any]) -> dict[str, Any]:
 def _add(part: Any, digest: "hashlib._Hash") -> None:
     """Adds a part and its kind, so that no two parts that differ give the same bytes."""
     if isinstance(part, Tensor):
-        content = part.detach().cpu().contiguous().flatten()
+        if part.layout != torch.strided or part.is_quantized or part.is_nested:
+            raise _Strange("a tensor that is sparse, quantized or nested")
+        content = part.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten()
         digest.update(f"tensor {part.dtype} {tuple(part.shape)}\n".encode())
         digest.update(content.view(torch.uint8).numpy().data if content.numel() else b"")
     elif isinstance(part, np.ndarray | np.generic):

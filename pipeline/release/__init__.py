@@ -65,8 +65,8 @@ def release(
     that is there is not made twice. `out` keeps the SBOMs.
 
     Raises:
-        ReleaseError: a verdict is missing or about something else, a file of the image has no known origin, or what
-            the registry has afterwards is not what was released.
+        ReleaseError: a verdict is missing or about something else, a file of the image or what it was trained on has no
+            known origin, or what the registry has afterwards is not what was released.
         RegistryError: the registry does not answer or refuses.
     """
     _require(image, judgements)
@@ -114,6 +114,13 @@ def _require(image: ServingImage, judgements: tuple[Judgement, ...]) -> None:
             raise ReleaseError(
                 f"{image.tag}: {gate} judged {given.get(gate, 'nothing')}, and this is {subjects[gate]}. "
                 f"Run `inv {gate}` for this image and release it then."
+            )
+    for name, split in image.archive.trained.data.items():
+        if not split.sha256:
+            raise ReleaseError(
+                f"{image.tag}: an item of the {name} data holds something that has no bytes of its own, so that nobody "
+                "could say what the model was trained on. Make `data` in model.py give tensors, arrays, numbers, "
+                "strings, lists or dicts of these, and train it again."
             )
 
 

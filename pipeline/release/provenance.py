@@ -104,8 +104,8 @@ def _model(archive: Archive) -> Iterator[dict[str, Any]]:
     for file in spec.sources:
         yield _file(file, f"model_src/{spec.name}/{file.path.relative_to(spec.folder).as_posix()}")
     for name, split in archive.trained.data.items():
-        known = {"digest": {"sha256": split.sha256}} if split.sha256 else {}
-        yield {"name": f"{name} data", **known, "annotations": {"items": split.items, **asdict(spec.training.data)}}
+        told = {"items": split.items, **asdict(spec.training.data)}
+        yield {"name": f"{name} data", "digest": {"sha256": split.sha256}, "annotations": told}
     for name, found in (("weights", archive.trained.weights), ("samples", archive.samples), ("archive", archive.file)):
         yield _file(found, name)
 

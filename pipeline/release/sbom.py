@@ -149,7 +149,7 @@ def _data(name: str, archive: Archive, trainer: str) -> dict[str, Any]:
         "version": spec.version,
         "description": text,
         "data": [{"type": "dataset", "name": f"{spec.name}-{name}-data", "description": text}],
-        **({"hashes": [_hash(split.sha256)]} if split.sha256 else {}),
+        "hashes": [_hash(split.sha256)],
         **({"licenses": [{"expression": origin.license}]} if origin.license else {}),
     }
 
@@ -171,7 +171,7 @@ def _data_package(number: int, name: str, archive: Archive) -> dict[str, Any]:
         "licenseDeclared": origin.license or _NONE,
         "copyrightText": _NONE,
         "comment": f"{split.items} items. {origin.source}".strip(),
-        **({"checksums": [{"algorithm": "SHA256", "checksumValue": split.sha256}]} if split.sha256 else {}),
+        "checksums": [{"algorithm": "SHA256", "checksumValue": split.sha256}],
     }
 
 

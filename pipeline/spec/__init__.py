@@ -17,6 +17,9 @@ _NAME = re.compile(r"(?=.{1,100}$)[a-z0-9]+([._-][a-z0-9]+)*")
 _VERSION = re.compile(r"(?=.{1,100}$)(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?")
 _TENSOR = re.compile(r"(?P<datatype>\w+) *\[(?P<shape>[^]]*)\]")
 _SIZE = re.compile(r"-1|[1-9]\d*")
+# By its shape, https://spdx.github.io/spdx-spec/v2.3/SPDX-license-expressions/: SBOMs are wrong with anything else.
+_LICENSE = re.compile(r"\(*[\w.:+-]+\)*( (AND|OR|WITH) \(*[\w.:+-]+\)*)*", re.ASCII)
+_LICENSE_RULE = "an SPDX expression such as Apache-2.0"
 
 _TRAINING = Limits(memory=4096, cpus=2, pids=256)
 _SERVING = Limits(memory=512, cpus=2, pids=128)
@@ -63,7 +66,7 @@ def _spec(top: Section, folder: Path) -> ModelSpec:
         name=_name(top, folder),
         version=top.text("version", "a semantic version such as 1.0.0, without a + (as in image tags)", fits=_VERSION),
         description=top.text("description"),
-        license=top.text("license", "an SPDX expression such as Apache-2.0"),
+        license=top.text("license", _LICENSE_RULE, fits=_LICENSE),
         folder=folder,
         sources=_sources(folder),
         inputs=_tensors(top, "inputs"),
@@ -127,7 +130,9 @@ def _training(section: Section) -> Training:
 
 
 def _origin(section: Section) -> DataOrigin:
-    origin = DataOrigin(source=section.optional("source"), license=section.optional("license"))
+    origin = DataOrigin(
+        source=section.optional("source"), license=section.optional("license", _LICENSE_RULE, fits=_LICENSE)
+    )
     section.refuse_unknown()
     return origin
 

@@ -88,9 +88,9 @@ class Section:
             return ""
         return value.strip()
 
-    def optional(self, key: str) -> str:
-        """The text under a key, which may be empty or missing."""
-        return self.text(key) if self.has(key) and self._content[key] != "" else ""
+    def optional(self, key: str, rule: str = "text", *, fits: re.Pattern[str] = _ANY_TEXT) -> str:
+        """The text under a key, or an empty one."""
+        return self.text(key, rule, fits=fits) if self.has(key) and self._content[key] != "" else ""
 
     def number(self, key: str, default: float, *, least: float) -> float:
         """A finite number of at least `least`."""

@@ -290,6 +290,11 @@ def test_what_a_model_may_take_and_return(engine: DockerEngine, trainer: Image) 
     _held("inside_strings.py", engine, trainer)
 
 
+def test_what_a_split_holds_is_told_apart(engine: DockerEngine, trainer: Image) -> None:
+    """Items of every kind, each with its own digest, in one container."""
+    _held("inside_dataset.py", engine, trainer)
+
+
 def _held(script: str, engine: DockerEngine, trainer: Image) -> None:
     """Runs a script of assertions in the trainer."""
     here = Path(__file__)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import images, line, pins
-from pipeline.artifacts import Archive, File, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.artifacts import Archive, DataOrigin, File, ModelSpec, ServingImage, TrainedModel, Verdict
 from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 from pipeline.line import STEPS, Line
@@ -144,6 +144,15 @@ def test_limits_of_the_container_are_no_reason_to_train(spec: ModelSpec, engine:
     ran = _ran(changed, engine, tmp_path / "build")
     assert "train" not in ran
     assert "smoke" in ran
+
+
+def test_what_is_said_of_the_data_is_no_reason_to_train(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:
+    _ran(spec, engine, tmp_path / "build")
+    told = DataOrigin(source="irises", license="CC0-1.0")
+    changed = replace(spec, training=replace(spec.training, data=told))
+    assert "train" not in _ran(changed, engine, tmp_path / "build")
+    recorded = Line(changed, pins=pins.load(), engine=engine, build=tmp_path / "build").train.spec.training.data
+    assert recorded == told
 
 
 def test_changed_source_trains_again(spec: ModelSpec, engine: FakeEngine, tmp_path: Path) -> None:

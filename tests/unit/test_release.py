@@ -11,7 +11,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pipeline.artifacts import Archive, Judgement, ServingImage, Verdict
+from pipeline.artifacts import Archive, Judgement, ServingImage, Split, Verdict
 from pipeline.errors import ReleaseError
 from pipeline.oci import Repository
 from pipeline.release import Desk, inventory, provenance, release, sbom
@@ -149,29 +149,43 @@ def _making() -> Making:
     return Making(source=SOURCE, engine="20.10.24", fetched=moment, finished=moment, records=())
 
 
+def _verdicts(image: ServingImage) -> list[Verdict]:
+    """All that it takes for a release."""
+    subjects = {"check": f"sha256:{image.archive.file.sha256}", "audit": image.digest, "smoke": image.digest}
+    return [Verdict(gate=gate, digest=it, against="", findings=(), measured={}) for gate, it in subjects.items()]
+
+
+def _released(image: ServingImage, verdicts: list[Verdict], folder: Path, engine: FakeEngine) -> None:
+    store, key = FakeRegistry(), folder / "cosign.key"
+    tools = engine.add("release-tools:1")
+    release(
+        image,
+        judgements=tuple(Judgement(verdict=each, at="2026-11-25T00:00:00Z", inputs="sha256:1") for each in verdicts),
+        repository=Repository(host="127.0.0.1:5000", path="releases/tiny"),
+        making=_making(),
+        out=folder / "out",
+        desk=Desk(engine=engine, registry=store, cosign=FakeCosign(store), tools=tools, key=key),
+    )
+
+
 @pytest.mark.parametrize("gate", ["check", "audit", "smoke"])
 @pytest.mark.parametrize("digest", [None, "sha256:" + "0" * 64])
 def test_an_image_without_its_verdicts_is_not_released(
     tmp_path: Path, engine: FakeEngine, gate: str, digest: str | None
 ) -> None:
     image = _image(values.archive(tmp_path))
-    subjects = {"check": f"sha256:{image.archive.file.sha256}", "audit": image.digest, "smoke": image.digest}
-    verdicts = [
-        Verdict(gate=each, digest=subject, against="", findings=(), measured={}) for each, subject in subjects.items()
-    ]
-    others = [each for each in verdicts if each.gate != gate]
-    given = [*others, *(replace(each, digest=digest) for each in verdicts if each.gate == gate and digest)]
-    store = FakeRegistry()
-    tools = engine.add("release-tools:1")
-    key = tmp_path / "cosign.key"
-    desk = Desk(engine=engine, registry=store, cosign=FakeCosign(store), tools=tools, key=key)
-    with pytest.raises(ReleaseError, match=rf"{gate} judged {digest or 'nothing'}, and this is {subjects[gate]}"):
-        release(
-            image,
-            judgements=tuple(Judgement(verdict=each, at="2026-11-25T00:00:00Z", inputs="sha256:1") for each in given),
-            repository=Repository(host="127.0.0.1:5000", path="releases/tiny"),
-            making=_making(),
-            out=tmp_path / "out",
-            desk=desk,
-        )
+    verdicts = {each.gate: each for each in _verdicts(image)}
+    judged = verdicts.pop(gate)
+    given = [*verdicts.values(), *([replace(judged, digest=digest)] if digest else [])]
+    with pytest.raises(ReleaseError, match=rf"{gate} judged {digest or 'nothing'}, and this is {judged.digest}"):
+        _released(image, given, tmp_path, engine)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_trained_on_something_unknown_is_not_released(tmp_path: Path, engine: FakeEngine) -> None:
+    archive = values.archive(tmp_path)
+    unknown = {**archive.trained.data, "training": Split(items=8, sha256="")}
+    image = _image(replace(archive, trained=replace(archive.trained, data=unknown)))
+    with pytest.raises(ReleaseError, match="an item of the training data holds something that has no bytes"):
+        _released(image, _verdicts(image), tmp_path, engine)
     assert not (tmp_path / "out").exists()

@@ -180,6 +180,10 @@ def test_sources_are_all_files_but_caches(tmp_path: Path) -> None:
         ("cpus: 1.5", "cpus: 0", "training.limits.cpus: is 0, and has to be a number of at least 0.1"),
         ("pids: 99", "pids: 2", "training.limits.pids: is 2, and has to be a whole number of at least 16"),
         ("hidden: 8", "since: 2020-01-01", "params: holds what JSON cannot"),
+        ("Apache-2.0", "Apache 2.0", "license: is 'Apache 2.0', and has to be an SPDX expression such as Apache-2.0"),
+        ("seed: 7", "data: {license: CC BY}", "training.data.license: is 'CC BY', and has to be an SPDX expression"),
+        ("seed: 7", "data: {source: 7}", "training.data.source: is 7, and has to be text"),
+        ("seed: 7", "data: {origin: x}", "training.data.origin: is not known here"),
     ],
 )
 def test_a_mistake_is_named_with_its_key(tmp_path: Path, old: str, new: str, mistake: str) -> None:
