@@ -8,7 +8,7 @@ from typing import Any
 from pipeline import records, stores
 from pipeline.artifacts import File
 from pipeline.errors import VerifyError
-from pipeline.oci import Blob, Manifest, Registry, parse
+from pipeline.oci import Blob, Manifest, Registry, Repository, parse
 from pipeline.release.modelpack import ARTIFACT, PATH
 from pipeline.signing import Cosign, Identity
 
@@ -48,7 +48,13 @@ def _from_registry(
             f"{reference}: no signature for this repository verifies under {signer.shown}. "
             "Do not use it; have it released again by whoever holds the key."
         )
-    return found, {layer.digest: registry.blob(repository, layer.digest) for layer in found.layers}
+    return found, {layer.digest: _whole(registry, repository, layer.digest) for layer in found.layers}
+
+
+def _whole(registry: Registry, repository: Repository, digest: str) -> bytes:
+    """However large it is: its manifest is signed."""
+    with registry.stream(repository, digest) as chunks:
+        return b"".join(chunks)
 
 
 def _refuse_others(found: Manifest | None, reference: str) -> None:

@@ -44,9 +44,9 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
     repository(releases, "model")
-    if re.search(r"//[^/@]*:[^/@]*@", store):
+    if re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@", store):
         raise SettingsError(
-            f"store.url, or {STORE}, has a password in it, which would be in every reference. "
+            f"store.url, or {STORE}, has a password or a token in it, which would be in every reference. "
             "Leave it to what the store's SDK or git knows."
         )
     return Settings(

@@ -1,6 +1,7 @@
-"""Where archives are kept beside a registry: an OCI image layout a model, in object storage, a folder or Git LFS.
+"""Where archives are kept beside a registry: an OCI image layout a digest, in object storage, a folder or Git LFS.
 
-https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+`<store>/<model>/sha256/<digest of the manifest>/` is written once and never changed, so that whoever writes at the same
+time writes elsewhere. https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 """
 
 import base64
@@ -12,14 +13,17 @@ from typing import Any, Protocol
 
 from pipeline.errors import VerifyError
 from pipeline.oci import MANIFEST, Manifest, digest_of
-from pipeline.signing import Cosign, Identity, Key
+from pipeline.signing import Cosign, Identity, Key, me
+from pipeline.stores import lfs
 
-_REFERENCE = re.compile(r"(?P<store>[a-z0-9+]+://.+?)/(?P<model>[a-z0-9._-]+)@(?P<digest>sha256:[0-9a-f]{64})")
-_LAYOUT = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}'}
+_REFERENCE = re.compile(r"(?P<store>[a-z0-9+]+://.+?)/(?P<model>[a-z0-9][a-z0-9._-]*)@(?P<digest>sha256:[0-9a-f]{64})")
+_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
+_SIGNATURE = "signature.json"
+_TRIES = 5
 
 
 class Files(Protocol):
-    """Files below one place, by paths with slashes."""
+    """Files below one place, by paths with slashes. Every method raises RegistryError when a store refuses."""
 
     def read(self, path: str) -> bytes | None:
         """What a file holds, or None where there is none."""
@@ -29,8 +33,8 @@ class Files(Protocol):
         """Makes a file, whole or not at all."""
         ...
 
-    def has(self, path: str) -> bool:
-        """Whether there is a file."""
+    def has(self, path: str, size: int) -> bool:
+        """Whether there is a file of so many bytes."""
         ...
 
 
@@ -44,35 +48,55 @@ def opened(url: str, *, saying: str = "") -> Iterator[Files]:
     """The files of a store; what was written is kept when the block is left. `saying` is why, where that is noted.
 
     Raises:
-        RegistryError: the store does not answer or refuses, or its driver is not installed.
+        RegistryError: the store does not answer or refuses, or its driver is not installed; in Git LFS `lfs.Raced`,
+            when somebody else was faster.
     """
-    from pipeline.stores import lfs, objects  # noqa: PLC0415 (they are files of this one)
+    if url.startswith(lfs.PREFIX):
+        with lfs.opened(url, saying=saying) as checkout:
+            yield checkout
+    else:
+        from pipeline.stores import objects  # noqa: PLC0415 (fsspec takes its time, and most need no such store)
 
-    with lfs.opened(url, saying=saying) if url.startswith(lfs.PREFIX) else objects.opened(url) as files:
-        yield files
+        yield objects.opened(url)
 
 
 def keep(url: str, model: str, manifest: Manifest, blobs: Mapping[str, bytes], *, cosign: Cosign, key: Key) -> str:
     """Puts a model's manifest and its blobs, by digest, into a store, signed for this place; returns its reference.
 
-    The manifest is written last, so that what is there is whole, and what is there is not sent again.
+    What is there is not sent again, and not signed twice.
 
     Raises:
         RegistryError: as `opened`.
     """
-    place, number = f"{url}/{model}", manifest.digest.removeprefix("sha256:")
-    reference = f"{place}@{manifest.digest}"
-    payload = _payload(place, manifest.digest)
-    signed = {"payload": base64.b64encode(payload).decode(), "signature": cosign.sign_bytes(payload, key=key)}
-    with opened(url, saying=f"{model}: {manifest.digest}") as files:
-        wanted = {f"blobs/sha256/{digest.removeprefix('sha256:')}": content for digest, content in blobs.items()}
-        for path, content in {**_LAYOUT, **wanted}.items():
-            if not files.has(f"{model}/{path}"):
-                files.write(f"{model}/{path}", content)
-        files.write(f"{model}/signatures/{number}.json", json.dumps(signed).encode())
-        files.write(f"{model}/blobs/sha256/{number}", manifest.content)
-        files.write(f"{model}/index.json", _index(files.read(f"{model}/index.json"), manifest))
-    return reference
+    number = 1
+    while True:
+        try:
+            with opened(url, saying=f"{model}: {manifest.digest}") as files:
+                _put(files, url, model, manifest, blobs, cosign=cosign, key=key)
+        except lfs.Raced:
+            if number == _TRIES:
+                raise
+            number += 1
+        else:
+            return f"{url}/{model}@{manifest.digest}"
+
+
+def _put(
+    files: Files, url: str, model: str, manifest: Manifest, blobs: Mapping[str, bytes], *, cosign: Cosign, key: Key
+) -> None:
+    """Writes what is not there; the manifest last, so that where it is, everything is."""
+    home, place = _home(model, manifest.digest), f"{url}/{model}"
+    wanted = {"oci-layout": _LAYOUT, "index.json": _index(manifest)}
+    wanted |= {_path(digest): content for digest, content in blobs.items()}
+    for path, content in wanted.items():
+        if not files.has(f"{home}/{path}", len(content)):
+            files.write(f"{home}/{path}", content)
+    if not _is_signed(files.read(f"{home}/{_SIGNATURE}"), place, manifest.digest, me(key), cosign):
+        payload = _payload(place, manifest.digest)
+        signed = {"payload": base64.b64encode(payload).decode(), "signature": cosign.sign_bytes(payload, key=key)}
+        files.write(f"{home}/{_SIGNATURE}", json.dumps(signed).encode())
+    if not files.has(f"{home}/{_path(manifest.digest)}", len(manifest.content)):
+        files.write(f"{home}/{_path(manifest.digest)}", manifest.content)
 
 
 def taken(reference: str, *, signer: Identity, cosign: Cosign) -> tuple[Manifest, dict[str, bytes]]:
@@ -86,16 +110,30 @@ def taken(reference: str, *, signer: Identity, cosign: Cosign) -> tuple[Manifest
     if not found:
         raise VerifyError(f"{reference} names no digest. Fetch s3://bucket/folder/<model>@sha256:<64 hex digits>.")
     model, digest = found["model"], found["digest"]
+    home = _home(model, digest)
     with opened(found["store"]) as files:
-        content = _blob(files, model, digest, reference)
-        signed = files.read(f"{model}/signatures/{digest.removeprefix('sha256:')}.json")
-        if not _is_signed(signed, f"{found['store']}/{model}", digest, signer, cosign):
+        content = _blob(files, home, digest, reference)
+        if not _is_signed(files.read(f"{home}/{_SIGNATURE}"), f"{found['store']}/{model}", digest, signer, cosign):
             raise VerifyError(
                 f"{reference}: no signature for this place verifies under {signer.shown}. "
                 "Do not use it; have it released again by whoever may sign."
             )
         manifest = Manifest(media_type=MANIFEST, content=content)
-        return manifest, {each.digest: _blob(files, model, each.digest, reference) for each in manifest.layers}
+        return manifest, {each.digest: _blob(files, home, each.digest, reference) for each in manifest.layers}
+
+
+def _home(model: str, digest: str) -> str:
+    return f"{model}/{digest.replace(':', '/')}"
+
+
+def _path(digest: str) -> str:
+    return f"blobs/{digest.replace(':', '/')}"
+
+
+def _index(manifest: Manifest) -> bytes:
+    """Names the manifest, for other tools; nothing here relies on it."""
+    entry = {"mediaType": MANIFEST, "digest": manifest.digest, "size": len(manifest.content)}
+    return json.dumps({"schemaVersion": 2, "manifests": [entry]}, separators=(",", ":")).encode()
 
 
 def _payload(place: str, digest: str) -> bytes:
@@ -117,18 +155,10 @@ def _is_signed(signed: bytes | None, place: str, digest: str, signer: Identity, 
     return payload == _payload(place, digest) and cosign.verifies(payload, signature, by=signer)
 
 
-def _blob(files: Files, model: str, digest: str, reference: str) -> bytes:
-    content = files.read(f"{model}/blobs/sha256/{digest.removeprefix('sha256:')}")
+def _blob(files: Files, home: str, digest: str, reference: str) -> bytes:
+    content = files.read(f"{home}/{_path(digest)}")
     if content is None:
         raise VerifyError(f"{reference}: there is no {digest} there. The digest is that of `model` in release.json.")
     if digest_of(content) != digest:
         raise VerifyError(f"{reference}: what lies there as {digest} is {digest_of(content)}. Do not use it.")
     return content
-
-
-def _index(before: bytes | None, manifest: Manifest) -> bytes:
-    """Names all manifests of a layout; nothing here relies on it, and other tools find them by it."""
-    document: dict[str, Any] = json.loads(before) if before else {"schemaVersion": 2, "manifests": []}
-    entry = {"mediaType": MANIFEST, "digest": manifest.digest, "size": len(manifest.content)}
-    others = [each for each in document["manifests"] if each["digest"] != manifest.digest]
-    return json.dumps(document | {"manifests": [*others, entry]}, separators=(",", ":")).encode()

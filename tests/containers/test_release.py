@@ -225,6 +225,20 @@ def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_pat
     assert found == {file.path.name: file.sha256 for file in (archive.file, archive.contract, archive.samples)}
 
 
+def test_an_archive_is_kept_in_another_store_too(
+    tiny_line: Line, desk: Desk, released: Release, tmp_path: Path
+) -> None:
+    there = replace(desk, store=f"file://{tmp_path}/store")
+    made = tiny_line.release(there, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)
+    assert made.stored == f"file://{tmp_path}/store/{NAME}@{released.model}"
+    files = fetch(made.stored, tmp_path / "out", signer=me(desk.key), registry=desk.registry, cosign=desk.cosign)
+    assert released.image.archive.file.sha256 in {file.sha256 for file in files}
+    moved = made.stored.replace("/store/", "/moved/")
+    (tmp_path / "store").rename(tmp_path / "moved")
+    with pytest.raises(VerifyError, match="no signature for this place verifies"):
+        fetch(moved, tmp_path / "again", signer=me(desk.key), registry=desk.registry, cosign=desk.cosign)
+
+
 def test_a_release_is_made_again_from_its_materials(
     evidence: Evidence, engine: DockerEngine, tiny_spec: ModelSpec, tmp_path: Path
 ) -> None:

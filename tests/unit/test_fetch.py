@@ -1,11 +1,15 @@
 """An archive goes into a registry and comes back the same; what is unsigned, forged or elsewhere is refused."""
 
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from pipeline.errors import VerifyError
+from pipeline.artifacts import File
+from pipeline.errors import RegistryError, VerifyError
 from pipeline.fetch import fetch
 from pipeline.oci import Blob, Manifest, Repository, manifest
 from pipeline.release.modelpack import ARTIFACT, PATH, publish
@@ -41,6 +45,32 @@ def test_an_archive_comes_back_with_all_that_belongs_to_it(store: FakeRegistry, 
     assert set(found) == {"model.pt", "contract.json", "samples.safetensors", "ops.so"}
     assert found["model.pt"] == archive.file.path.read_bytes()
     assert publish(archive, WHERE, registry=store) == made
+
+
+class Careful(FakeRegistry):
+    """Keeps nothing large in memory, but for whoever takes it in chunks."""
+
+    def blob(self, repository: Repository, digest: str) -> bytes:
+        content = super().blob(repository, digest)
+        if len(content) > 2**16:
+            raise RegistryError("large")
+        return content
+
+    @contextmanager
+    def stream(self, repository: Repository, digest: str) -> Iterator[Iterator[bytes]]:
+        yield iter([super().blob(repository, digest)])
+
+
+def test_a_large_archive_comes_back_too(tmp_path: Path) -> None:
+    store, archive = Careful(), values.archive(tmp_path)
+    archive.file.path.write_bytes(bytes(2**17))
+    large = replace(archive, file=File.of(archive.file.path))
+    contract = json.loads(archive.contract.path.read_text())
+    contract["archive"] |= {"sha256": large.file.sha256, "size": large.file.size}
+    archive.contract.path.write_text(json.dumps(contract))
+    made = publish(replace(large, contract=File.of(archive.contract.path)), WHERE, registry=store)
+    FakeCosign(store).sign(WHERE.at(made.digest), key=KEY, annotations={})
+    assert len(_fetch(store, made.digest, tmp_path / "out")["model.pt"]) == 2**17
 
 
 def _forged(store: FakeRegistry, made: Manifest, layers: tuple[Blob, ...]) -> Manifest:
