@@ -376,7 +376,7 @@ def verify(_: Context, ref: str, key: str = "", identity: str = "", issuer: str 
     **_SIGNED_BY,
 )
 def diff(_: Context, before: str, after: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
-    """Show what differs between two releases, both verified: packages, operators, accuracy, size, layers."""
+    """Show what differs between two releases, both verified: packages, operators, accuracy, latency, size, layers."""
     signer = _signer(key, identity, issuer)
     store, cosign = HttpRegistry(credentials), _cosign(connect())
     found = [judge_release(ref, signers=(signer,), registry=store, cosign=cosign) for ref in (before, after)]

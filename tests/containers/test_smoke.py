@@ -57,7 +57,9 @@ def test_a_good_image_passes_and_is_measured(tiny_image: ServingImage, engine: D
     assert verdict.digest == tiny_image.digest
     assert verdict.measured["wire.logits.agreement"] == 1
     assert verdict.measured["wire.species.equal"] == 1
-    assert {"max_abs", "wire.logits.max_rel", "ready_seconds", "memory_mib", "stop_seconds"} <= set(verdict.measured)
+    assert {"max_abs", "wire.logits.max_rel", "ready_seconds", "memory_mib", "stop_seconds", "p50_ms"} <= set(
+        verdict.measured
+    )
 
 
 @pytest.mark.parametrize(

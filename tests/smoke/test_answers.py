@@ -1,5 +1,7 @@
 """The samples over the wire: the container answers what the trained model answered."""
 
+import statistics
+import time
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,8 @@ from tritonclient import http as triton
 
 from tests.smoke.conftest import Deviation, Sample, Serving, assert_agrees
 
+# One client asks so often, for a second or so.
+_FEWEST, _MOST, _SECONDS = 5, 100, 1.0
 # Where numpy has another name for a datatype of the protocol than the datatype's own in lower case.
 _NUMPY = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64, "BOOL": np.bool_, "BYTES": np.object_}
 
@@ -50,6 +54,23 @@ def test_samples_agree_in_binary(
         for figure, value in deviation.found().items():
             record_testsuite_property(f"wire.{name}.{figure}", value)
     record_testsuite_property("max_abs", max(deviation.found()["max_abs"] for deviation in found.values()))
+
+
+def test_one_client_is_answered_again_and_again(
+    client: triton.InferenceServerClient,
+    contract: dict[str, Any],
+    samples: list[Sample],
+    record_testsuite_property: Callable[[str, object], None],
+) -> None:
+    inputs = [_tensor(contract, name, x) for name, x in samples[0].inputs.items()]
+    latencies, until = list[float](), time.monotonic() + _SECONDS
+    while len(latencies) < _FEWEST or (len(latencies) < _MOST and time.monotonic() < until):
+        asked = time.monotonic()
+        answer = client.infer(contract["name"], inputs)
+        latencies.append(time.monotonic() - asked)
+        assert all(answer.as_numpy(name) is not None for name in samples[0].outputs)
+    # What a channel may have a budget for, and what two releases differ in: `inv bench` measures how much it can do.
+    record_testsuite_property("p50_ms", round(statistics.median(latencies) * 1e3, 3))
 
 
 def test_samples_agree_in_json(serving: Serving, contract: dict[str, Any], samples: list[Sample]) -> None:
