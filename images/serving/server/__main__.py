@@ -13,6 +13,7 @@ from pathlib import Path
 from server import cgroup, log, planning, settings
 from server import contract as contracts
 from server.contract import Contract
+from server.engine import imported
 from server.errors import StartError
 from server.loading import prepare
 from server.planning import Prepared
@@ -47,19 +48,18 @@ def _serve(contract: Contract, chosen: Settings, started: float) -> None:
     settings.prepare_openmp(chosen.threads)
 
     def prepare_model() -> Prepared:
-        import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
-        ready = prepare(contract, FOLDER, _engine, threads=chosen.threads)
+        ready = prepare(contract, FOLDER, imported, threads=chosen.threads)
+        engine = ready.served.engine
         threads = None if chosen.plans else chosen.threads
         plan = planning.choose(
             ready,
-            _engine,
+            engine,
             cores=cgroup.threads(),
             instances=chosen.instances,
             threads=threads,
             fusion=chosen.fusion,
         )
-        return Prepared(ready=ready, engine=_engine, plan=plan)
+        return Prepared(ready=ready, engine=engine, plan=plan)
 
     def on_ready(prepared: Prepared) -> None:
         log.event(

@@ -130,3 +130,11 @@ class Engine(Protocol):
     def trim(self) -> None:
         """Gives memory that was freed back to the system."""
         ...
+
+
+def imported() -> Engine:
+    """The engine of the image; to be called once OpenMP's environment is set, which it reads."""
+    import _engine  # noqa: PLC0415 (it is in the image only)
+
+    engine: Engine = _engine
+    return engine

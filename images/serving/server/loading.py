@@ -1,5 +1,7 @@
 """From a model's folder to a model that is ready to serve, the same way in the server, the replay and the bench."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +24,18 @@ class Ready:
     differences: dict[str, dict[str, float]]
 
 
-def prepare(contract: Contract, folder: Path, engine: Engine, *, threads: int) -> Ready:
+def prepare(contract: Contract, folder: Path, import_engine: Callable[[], Engine], *, threads: int) -> Ready:
     """Verifies, loads, optimises, replays and warms up, in the calling thread, which is the one that will serve.
+
+    The files are verified while the engine is imported: the one takes a core and no GIL, the other a GIL.
 
     Raises:
         StartError: the first of these that fails, as its own kind.
     """
-    digests.verify(contract, folder)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        verified = beside.submit(digests.verify, contract, folder)
+        engine = import_engine()
+        verified.result()
     taken = samples.read(contract, folder / contract.samples.name)
     engine.set_threads(threads)
     if contract.ops:

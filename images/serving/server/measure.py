@@ -22,7 +22,7 @@ from typing import Any
 from server import contract as contracts
 from server import settings
 from server.client import Client
-from server.engine import Engine
+from server.engine import Engine, imported
 from server.errors import StartError
 from server.loading import Ready, prepare
 from server.planning import Plan, fused
@@ -60,12 +60,10 @@ def main() -> int:
 
 
 def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, int]) -> dict[str, Any]:
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
     contract = contracts.read(arguments.model)
-    ready = prepare(contract, arguments.model, _engine, threads=threads)
-    model, inputs = ready.served.model, ready.samples[0].inputs
-    fused(ready, _engine, threads=[threads])
+    ready = prepare(contract, arguments.model, imported, threads=threads)
+    engine, model, inputs = ready.served.engine, ready.served.model, ready.samples[0].inputs
+    fused(ready, engine, threads=[threads])
     with Client(server, contract, inputs) as client:
         turns = in_turns(
             {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
@@ -75,7 +73,7 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
         "callers": [
             found
             for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
-            for found in _callers(ready, _engine, Plan(instances=callers, threads=each), arguments.seconds)
+            for found in _callers(ready, engine, Plan(instances=callers, threads=each), arguments.seconds)
         ],
     }
 

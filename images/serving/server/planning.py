@@ -23,6 +23,8 @@ _SECONDS = 0.05
 _FEWEST = 2
 _LONGEST_SECONDS = 1.0
 _TIMED = 5
+# Batches that would take longer are not measured, other than the smallest.
+_BATCH_SECONDS = 0.1
 # Shapes and then batches, the small ones first, are run once each in every thread before the model is ready, as long as
 # that takes no longer in all.
 _WARMING_SECONDS = 0.3
@@ -161,17 +163,18 @@ def _first_batches(ready: Ready) -> list[Sequence[Sequence[Input]]]:
 
 def _least_rows(ready: Ready, seconds: float) -> int:
     """From how many rows on a batch takes less than its requests one after the other, each of which takes `seconds`;
-    more than there may be where the largest does not."""
-    *smaller, largest = batches(ready) or [[]]
+    more than there may be where the largest that is quickly measured does not."""
+    together = batches(ready)
+    *smaller, largest = [batch for batch in together if len(batch) * seconds <= _BATCH_SECONDS] or together[:1] or [[]]
     if not largest or not _pays(ready, largest, seconds):
         return ready.served.contract.batching.max_size + 1
     return next((_rows(batch) for batch in smaller if _pays(ready, batch, seconds)), _rows(largest))
 
 
 def _pays(ready: Ready, batch: Sequence[Sequence[Input]], seconds: float) -> bool:
-    # The first runs of a shape prepare for the next ones; beside what takes long that is little.
+    # The first run of a shape prepares for the next ones.
     times, until = list[float](), time.perf_counter() + _SECONDS
-    while not times or (len(times) < _TIMED and time.perf_counter() < until):
+    while len(times) < _FEWEST or (len(times) < _TIMED and time.perf_counter() < until):
         started = time.perf_counter()
         ready.served.answer_together(batch)
         times.append(time.perf_counter() - started)
@@ -187,7 +190,6 @@ def _inline_rows(ready: Ready, engine: Engine) -> int:
     contract, together = ready.served.contract, batches(ready)
     if not together or any(size < 0 for tensor in contract.inputs for size in tensor.shape[1:]):
         return 0
-    engine.set_threads(1)
     seconds = []
     # The first request alone: a batch takes no less, and where one takes long a batch takes very long.
     for batch in (together[0][:1], *[together[-1]] * _TIMED):
@@ -196,6 +198,7 @@ def _inline_rows(ready: Ready, engine: Engine) -> int:
         seconds.append(time.perf_counter() - started)
         if len(seconds) == 1 and seconds[0] > 10 * INLINE_SECONDS:
             return 0
+        engine.set_threads(1)
     # The fastest: whatever else the machine does may slow the others down, and does not change what the model takes.
     return contract.batching.max_size if min(seconds[1:]) <= INLINE_SECONDS else 0
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from server import contract as contracts
 from server import digests, samples, settings
-from server.engine import Engine
+from server.engine import Engine, imported
 from server.errors import StartError
 from server.loading import load, load_operators
 from server.replaying import WARM_UP_RUNS, by_shape, shapes_of
@@ -53,18 +53,17 @@ def main() -> int:
 
 
 def _profiled(folder: Path, threads: int) -> list[dict[str, Any]]:
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
+    engine = imported()
     contract = contracts.read(folder)
     digests.verify(contract, folder)
     taken = samples.read(contract, folder / contract.samples.name)
-    _engine.set_threads(threads)
+    engine.set_threads(threads)
     if contract.ops:
-        load_operators(contract.ops, folder, _engine)
+        load_operators(contract.ops, folder, engine)
     firsts = {numbers[0]: taken[numbers[0]] for numbers in by_shape(taken).values()}
-    loads = [_timed(folder / contract.archive.name, list(firsts.values()), _engine) for _ in range(LOADS)]
+    loads = [_timed(folder / contract.archive.name, list(firsts.values()), engine) for _ in range(LOADS)]
     return [
-        {"sample": number, "shapes": shapes_of(sample)} | summary([load[at] for load in loads])
+        {"sample": number, "shapes": shapes_of(sample)} | summary([load[at] for load in loads], first=at == 0)
         for at, (number, sample) in enumerate(firsts.items())
     ]
 
@@ -83,19 +82,22 @@ def _timed(path: Path, firsts: Sequence[Sample], engine: Engine) -> list[list[fl
     return measured
 
 
-def summary(loads: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady."""
+def summary(loads: Sequence[Sequence[float]], *, first: bool) -> dict[str, Any]:
+    """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady.
+
+    The first shape is run as often as the executor needs at least, even where none of that can be seen.
+    """
     runs = list(zip(*loads, strict=False))
     steady = [statistics.median(load[len(load) // 2 :]) for load in loads]
     # Each load is held against itself: the machine may have been slower all through one of them.
     slow = [all(s > _STEADY * late + _CLOCK for s, late in zip(run, steady, strict=True)) for run in runs]
     # Two in a row, so that one that is fast by chance is not taken for the beginning.
-    first = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
+    fast = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
     return {
         "cold": min(runs[0]) * 1e3,
         "second": min(runs[1]) * 1e3,
         "steady": min(steady) * 1e3,
-        "runs": max(WARM_UP_RUNS, first + 1),
+        "runs": max(WARM_UP_RUNS if first else 1, fast + 1),
     }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from server import contract as contracts
 from server import settings
+from server.engine import imported
 from server.errors import StartError
 from server.loading import load, prepare
 from server.replaying import replay
@@ -35,16 +36,12 @@ def main() -> int:
 
 
 def _load(archive: Path) -> dict[str, object]:
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
-    return {"loaded": True, "methods": load(archive, _engine, optimize=False).methods}
+    return {"loaded": True, "methods": load(archive, imported(), optimize=False).methods}
 
 
 def _replay(folder: Path, threads: int) -> dict[str, object]:
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
     contract = contracts.read(folder)
-    ready = prepare(contract, folder, _engine, threads=threads)
+    ready = prepare(contract, folder, imported, threads=threads)
     probed = probes(contract, folder)
     more = replay(ready.served, probed, kind="probe", judged=contract.judges_probes)
     outputs = {

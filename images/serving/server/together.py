@@ -20,7 +20,7 @@ from server import contract as contracts
 from server import digests, samples, settings
 from server.answers import Answer, ModelFailed, compare
 from server.contract import Contract
-from server.engine import Input
+from server.engine import Input, imported
 from server.errors import StartError
 from server.loading import load, load_operators
 from server.replaying import WARM_UP_RUNS
@@ -69,15 +69,14 @@ def main() -> int:
 
 def _found(folder: Path, threads: int, memory: int) -> dict[str, Any]:
     """`max_size`, 1 where it is off, `because`, and `row_ms`, the milliseconds that a row took in batches of a size."""
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
+    engine = imported()
     contract = contracts.read(folder)
     digests.verify(contract, folder)
-    _engine.set_threads(threads)
+    engine.set_threads(threads)
     if contract.ops:
-        load_operators(contract.ops, folder, _engine)
-    model = load(folder / contract.archive.name, _engine, optimize=True)
-    served = ServedModel(contract=contract, engine=_engine, model=model)
+        load_operators(contract.ops, folder, engine)
+    model = load(folder / contract.archive.name, engine, optimize=True)
+    served = ServedModel(contract=contract, engine=engine, model=model)
     taken = samples.read(contract, folder / contract.samples.name)
     probed = samples.probes(contract, folder) if contract.judges_probes else ()
     try:

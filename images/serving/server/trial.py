@@ -20,7 +20,7 @@ from server import contract as contracts
 from server import cpu, digests, samples, settings
 from server.answers import ModelFailed
 from server.deviations import Deviations
-from server.engine import Engine, Model
+from server.engine import Engine, Model, imported
 from server.errors import SamplesDisagree, StartError
 from server.loading import load, load_operators
 from server.measure import in_turns
@@ -57,19 +57,18 @@ def main() -> int:
 def _tried(folders: Sequence[Path], threads: int, runs: int | None) -> dict[str, Any]:
     if not folders:
         return {}
-    import _engine  # noqa: PLC0415 (only now: it reads OpenMP's environment)
-
-    _engine.set_threads(threads)
+    engine = imported()
+    engine.set_threads(threads)
     # The candidates are of one model, and its operators register once.
     first = contracts.read(folders[0])
     digests.verify(first, folders[0])
     if first.ops:
-        load_operators(first.ops, folders[0], _engine)
+        load_operators(first.ops, folders[0], engine)
     found: dict[str, Any] = {}
     ready: dict[str, tuple[Model, Sample]] = {}
     for folder in folders:
         try:
-            served, taken, probed = _loaded(folder, _engine)
+            served, taken, probed = _loaded(folder, engine)
             found[folder.name] = {"parity": {"runtime": _compared(served, taken, probed)}}
             ready[folder.name] = served.model, taken[0]
         except StartError as error:

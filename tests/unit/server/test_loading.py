@@ -20,7 +20,7 @@ from tests.unit.server.fake_engine import NEEDED, FakeEngine, FakeModel
 
 
 def _prepare(folder: Path, engine: FakeEngine | None = None) -> Ready:
-    return prepare(contract.read(folder), folder, engine or FakeEngine(), threads=3)
+    return prepare(contract.read(folder), folder, lambda: engine or FakeEngine(), threads=3)
 
 
 def test_a_good_model_gets_ready(tmp_path: Path) -> None:
@@ -192,10 +192,10 @@ def test_outputs_are_found_by_name(tmp_path: Path) -> None:
     changed = json.loads((folder / "contract.json").read_text())
     changed["outputs"] = [{"name": "d", **tensor}, {"name": "same", **tensor}]
     with pytest.raises(ContractInvalid, match="4 tensors do not make whole samples of 1 inputs and 2 outputs"):
-        prepare(contract.parse(changed), folder, FakeEngine(), threads=1)
+        prepare(contract.parse(changed), folder, FakeEngine, threads=1)
     changed["outputs"] = [{"name": "d", **tensor}]
     with pytest.raises(SamplesDisagree, match="returned 2 outputs"):
-        prepare(contract.parse(changed), folder, FakeEngine(), threads=1)
+        prepare(contract.parse(changed), folder, FakeEngine, threads=1)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any
     """A model that is ready, and its engine."""
     described = replace(contract.read(models.write(folder, **changes)), batching=batching)
     engine = FakeEngine()
-    made = prepare(described, folder, engine, threads=1)
+    made = prepare(described, folder, lambda: engine, threads=1)
     return replace(made, served=replace(made.served, model=model)), engine
 
 
@@ -205,3 +205,11 @@ def test_no_thread_is_left(tmp_path: Path) -> None:
     made, engine = ready(tmp_path, Timed(seconds=0.001))
     choose(made, engine, cores=4, instances=None, threads=None)
     assert threading.active_count() == before
+
+
+def test_of_a_slow_model_only_the_smallest_batch_is_measured(tmp_path: Path) -> None:
+    model = Batched(seconds=0.2)
+    made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
+    plan = choose(made, engine, cores=1, instances=None, threads=None)
+    assert (plan.fused, plan.least_rows) == (True, 7)
+    assert {size for size in model.batches if size > 1} == {2}

@@ -93,7 +93,7 @@ def _run(
     model.gate.set()
 
     def prepared() -> Prepared:
-        ready = prepare(described, folder, engine, threads=1)
+        ready = prepare(described, folder, lambda: engine, threads=1)
         served = replace(ready.served, model=model)
         return Prepared(ready=replace(ready, served=served), engine=engine, plan=plan)
 
@@ -406,7 +406,7 @@ def test_a_thread_that_cannot_warm_up_ends_the_start(tmp_path: Path) -> None:
     described, engine = contract.read(models.write(tmp_path)), Clumsy()
 
     def prepared() -> Prepared:
-        ready: Ready = prepare(described, tmp_path, engine, threads=1)
+        ready: Ready = prepare(described, tmp_path, lambda: engine, threads=1)
         return Prepared(ready=ready, engine=engine, plan=Plan(instances=2, threads=1))
 
     scheduler = Scheduler(prepared, _LIMITS)

@@ -240,7 +240,7 @@ def _written(folder: Path, changes: dict[str, Any] | None = None, *, behaviour: 
 
 
 def _prepare(folder: Path) -> Ready:
-    return prepare(contract.read(folder), folder, FakeEngine(), threads=1)
+    return prepare(contract.read(folder), folder, FakeEngine, threads=1)
 
 
 def test_a_model_of_strings_gets_ready(tmp_path: Path) -> None:
