@@ -450,7 +450,8 @@ def status(_: Context, model: str = "") -> None:
     """Show which digest each channel has of each model, and whether it is in order."""
     models = (model,) if model else tuple(sorted(path.parent.name for path in MODELS.glob("*/model.yaml")))
     rows = [row.line() for row in survey(models, now=datetime.now(UTC), office=_office())]
-    for row in rows or ["Nothing is released yet. Next: inv release --model resnet"]:
+    nothing = f"No release of {model or 'any model'} is there. Next: inv release --model {model or 'resnet'}"
+    for row in rows or [nothing]:
         say(row)
 
 

@@ -28,7 +28,7 @@ class Check:
 
 def examine(connect: Callable[[], Engine]) -> tuple[Check, ...]:
     """Looks at everything; a missing engine hides only what the engine would tell."""
-    checks = [_python(), _mmdebstrap(), _ca_bundle()]
+    checks = [_python(), _mmdebstrap(), _git_lfs(), _ca_bundle()]
     try:
         info = connect().info()
     except EngineError as error:
@@ -47,6 +47,13 @@ def _mmdebstrap() -> Check:
         return Check(name="mmdebstrap", state="ok", found=found)
     fix = "apt-get install mmdebstrap debian-archive-keyring, or pin base images by digest in images/pins.toml"
     return Check(name="mmdebstrap", state="missing", found="not on PATH", fix=fix)
+
+
+def _git_lfs() -> Check:
+    if found := shutil.which("git-lfs"):
+        return Check(name="git-lfs", state="ok", found=found)
+    found, fix = "not on PATH; only a store of Git LFS and its tests need it", "apt-get install git-lfs"
+    return Check(name="git-lfs", state="note", found=found, fix=fix)
 
 
 def _ca_bundle() -> Check:

@@ -19,6 +19,7 @@ from pipeline.evidence import (
 )
 
 _AGAIN = "Release it again where it was built: `inv release --model NAME`."
+_TRUSTED = "Have a signer release it, or add whoever did to the channel's signers in promotion.toml if you trust him."
 _REBUILT = "Do not use it. Build and release it again: `inv build-serving`, `inv release`."
 
 
@@ -55,7 +56,7 @@ def _attached(evidence: Evidence) -> Iterator[Finding]:
             yield finding("evidence-of-another-digest", each.name, text, _AGAIN)
         elif not each.by:
             text = "does not verify under any signer's key: it was changed, or signed by somebody else"
-            yield finding("evidence-signature", each.name, text, _AGAIN)
+            yield finding("evidence-signature", each.name, text, _TRUSTED)
     counts = Counter(each.name for each in evidence.attestations if each.by)
     found = {each.name for each in evidence.attestations}
     for name in REQUIRED:
@@ -92,8 +93,7 @@ def _signed(evidence: Evidence, channel: str) -> Iterator[Finding]:
     if not evidence.signatures:
         if evidence.unknown:
             text = f"{evidence.unknown} signature(s), and none verifies under a signer's key"
-            cure = "Have a signer release it, or add the key to the signers in promotion.toml if you trust it."
-            yield finding("signature-by-another-key", place, text, cure)
+            yield finding("signature-by-another-key", place, text, _TRUSTED)
         else:
             yield finding("unsigned", place, f"{evidence.digest} has no signature", _AGAIN)
         return

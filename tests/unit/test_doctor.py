@@ -75,6 +75,7 @@ def test_what_is_missing_comes_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> 
     missing = {name for name, check in checks.items() if check.state == "missing"}
     assert missing == {"mmdebstrap", "BuildKit", "disk", "memory"}
     assert all(checks[name].fix for name in missing)
+    assert (checks["git-lfs"].state, checks["git-lfs"].fix) == ("note", "apt-get install git-lfs")
 
 
 def test_apparmor_is_told_as_not_applicable_and_never_as_passed(monkeypatch: pytest.MonkeyPatch) -> None:
