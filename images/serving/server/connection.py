@@ -16,6 +16,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.incoming import LEAST, Incoming
+from server.outgoing import Outgoing
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
@@ -178,10 +179,11 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
-        """As uvicorn, but the task is remembered."""
+        """As uvicorn, but the task is remembered, and an answer is sent as a whole."""
         large = self._received > _LARGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > _LARGEST_HEAD
         if large or len(self.headers) > _MOST_HEADERS:
             app = _too_large
+        cycle.transport = Outgoing(cycle)
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)

@@ -25,9 +25,11 @@ class Transport:
     extra: dict[str, Any] = field(default_factory=dict)
     reading: bool = True
     unread: bytes = b""
+    writes: int = 0
 
     def write(self, data: bytes) -> None:
         self.written += data
+        self.writes += 1
 
     def close(self) -> None:
         self.closing = True
@@ -154,6 +156,44 @@ def test_requests_of_one_connection_are_answered_one_after_the_other() -> None:
             await asyncio.sleep(0.01)
             assert transport.written.count(b"HTTP/1.1 200") == number
         assert not transport.closing
+
+    _run(work)
+
+
+@pytest.mark.parametrize(
+    ("asked", "body", "written", "writes"),
+    [
+        (_GET + b"\r\n", b"{}", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", 1),
+        (_GET + b"\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 1),
+        (b"HEAD" + _GET[3:] + b"\r\n", b"{}", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n", 1),
+        (
+            _GET + b"Expect: 100-continue\r\n\r\n",
+            b"{}",
+            b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}",
+            2,
+        ),
+        (
+            _GET + b"Connection: close\r\n\r\n",
+            b"a" * 2**17,
+            b"HTTP/1.1 200 OK\r\ncontent-length: 131072\r\nconnection: close\r\n\r\n" + b"a" * 2**17,
+            2,
+        ),
+    ],
+)
+def test_an_answer_leaves_as_a_whole(asked: bytes, body: bytes, written: bytes, writes: int) -> None:
+    async def answering(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        await receive()
+        length = (b"content-length", b"%d" % len(body))
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
+        await asyncio.sleep(0)
+        await send({"type": "http.response.body", "body": body})
+
+    async def work() -> None:
+        made, transport = Front(answering).connect()
+        made.data_received(asked)
+        await asyncio.sleep(0.01)
+        assert (transport.written, transport.writes) == (written, writes)
+        assert transport.closing == (b"close" in asked)
 
     _run(work)
 
