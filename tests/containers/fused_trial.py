@@ -11,10 +11,10 @@ from pathlib import Path
 
 import _engine
 
-from server import contract as contracts
-from server import samples
-from server.engine import Input
-from server.samples import Sample
+from server.model import contract as contracts
+from server.model import samples
+from server.model.engine import Input
+from server.model.samples import Sample
 
 _THREADS, _RUNS = 4, 5
 

@@ -169,7 +169,7 @@ def test_an_image_without_torch_is_refused(runtime: Image, engine: DockerEngine)
 _LOAD_EACH = """
 import json, pathlib, _engine
 from server.errors import StartError
-from server.loading import load
+from server.model.loading import load
 for path in sorted(pathlib.Path("/archives").glob("*.pt")):
     try:
         load(path, _engine, optimize=False)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 
-from server.messages import Messages
+from server.grpc.messages import Messages
 from tests.containers.conftest import Running, Start
 from tests.unit.server import wire
 

@@ -18,6 +18,10 @@ LAYERS = (
     {"line", "bench", "matrix", "promote", "fetch", "soak", "storm"},
     {"status", "reproduce"},
 )
+# The same for the server's packages; its own folder has leaves, and what puts all of it together.
+SERVER = HOME / "images" / "serving" / "server"
+SERVER_LAYERS = ("model", "inference", "protocol", "http", "grpc")
+SERVER_LEAVES = {"__version__", "cgroup", "errors", "listening", "log", "memory", "refusal"}
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),
     "testcontainers": ("tests/smoke", "tests/containers"),
@@ -65,6 +69,20 @@ def test_imports_point_downwards(path: Path) -> None:
         other = rest.split(".")[0]
         if top == "pipeline" and other and other != own:
             assert _layer(other) < _layer(own), f"{path.name} imports pipeline.{other}, which is not below it"
+
+
+def test_every_package_of_the_server_has_its_layer() -> None:
+    assert {path.parent.name for path in SERVER.glob("*/__init__.py")} == set(SERVER_LAYERS)
+
+
+@pytest.mark.parametrize("package", SERVER_LAYERS)
+def test_imports_of_the_server_point_downwards(package: str) -> None:
+    below = SERVER_LEAVES | set(SERVER_LAYERS[: SERVER_LAYERS.index(package) + 1])
+    for path in (SERVER / package).glob("*.py"):
+        for name in _imports(path):
+            top, _, rest = name.partition(".")
+            if top == "server" and rest:
+                assert rest.split(".")[0] in below, f"{path.name} imports {name}, which is not below it"
 
 
 @pytest.mark.parametrize("package", HOMES)

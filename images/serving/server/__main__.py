@@ -10,14 +10,15 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from server import cgroup, log, planning, settings
-from server import contract as contracts
-from server.contract import Contract
-from server.engine import imported
+from server import cgroup, log, settings
 from server.errors import StartError
-from server.loading import prepare
-from server.planning import Prepared
-from server.scheduler import QueueLimits, Scheduler
+from server.inference import planning
+from server.inference.planning import Prepared
+from server.inference.scheduler import QueueLimits, Scheduler
+from server.model import contract as contracts
+from server.model.contract import Contract
+from server.model.engine import imported
+from server.model.loading import prepare
 from server.settings import Settings
 
 FOLDER = Path("/model")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from server.contract import Contract
-from server.engine import Input
+from server.model.contract import Contract
+from server.model.engine import Input
 
 _TIMEOUT = 60
 

@@ -19,14 +19,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from server import contract as contracts
 from server import settings
 from server.client import Client
-from server.engine import Engine, imported
 from server.errors import StartError
-from server.loading import Ready, prepare
-from server.planning import Plan, fused
-from server.replaying import warm_up
+from server.inference.planning import Plan, fused
+from server.model import contract as contracts
+from server.model.engine import Engine, imported
+from server.model.loading import Ready, prepare
+from server.model.replaying import warm_up
 
 # Turns are short beside the seconds in which a shared machine gets faster or slower. The first calls of a turn find
 # cold caches and sleeping threads, whichever turn it is, and are not counted.

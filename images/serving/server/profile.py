@@ -15,13 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from server import contract as contracts
-from server import digests, samples, settings
-from server.engine import Engine, imported
+from server import settings
 from server.errors import StartError
-from server.loading import load, load_operators
-from server.replaying import WARM_UP_RUNS, by_shape, shapes_of
-from server.samples import Sample
+from server.model import contract as contracts
+from server.model import digests, samples
+from server.model.engine import Engine, imported
+from server.model.loading import load, load_operators
+from server.model.replaying import WARM_UP_RUNS, by_shape, shapes_of
+from server.model.samples import Sample
 
 # What is slow by chance is slow in one load; what is slow in all of them is slow because of the executor.
 LOADS = 3

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from server import log
 from server.client import request
-from server.contract import Contract
-from server.engine import Input
+from server.model.contract import Contract
+from server.model.engine import Input
 
 # So many at a time, each so often: what comes together is a batch, and a connection costs most when it is made.
 _CLIENTS, _MOST = 4, 25

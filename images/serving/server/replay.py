@@ -9,13 +9,13 @@ import os
 import sys
 from pathlib import Path
 
-from server import contract as contracts
 from server import settings
-from server.engine import imported
 from server.errors import StartError
-from server.loading import load, prepare
-from server.replaying import replay
-from server.samples import probes
+from server.model import contract as contracts
+from server.model.engine import imported
+from server.model.loading import load, prepare
+from server.model.replaying import replay
+from server.model.samples import probes
 
 
 def main() -> int:

@@ -10,21 +10,22 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import cgroup, log, memory, messages, rpc
-from server.app import App
-from server.body import Bodies
-from server.connection import Connection, sweep
-from server.contract import Contract
-from server.elsewhere import Elsewhere, processes
-from server.engine import Engine
+from server import cgroup, log, memory
 from server.errors import RunStuck
+from server.grpc import messages, rpc
+from server.grpc.rpc_connection import Limits, Served
+from server.grpc.service import Services
 from server.health import PORT
+from server.http.app import App
+from server.http.body import Bodies
+from server.http.connection import Connection, sweep
+from server.http.elsewhere import Elsewhere, processes
+from server.inference.planning import Prepared
+from server.inference.scheduler import Scheduler
 from server.listening import accept_the_last
-from server.planning import Prepared
+from server.model.contract import Contract
+from server.model.engine import Engine
 from server.rehearsal import rehearse
-from server.rpc_connection import Limits, Served
-from server.scheduler import Scheduler
-from server.service import Services
 from server.settings import Settings
 
 # `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.

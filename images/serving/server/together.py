@@ -16,16 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from server import contract as contracts
-from server import digests, samples, settings
-from server.answers import Answer, ModelFailed, compare
-from server.contract import Contract
-from server.engine import Input, imported
+from server import settings
 from server.errors import StartError
-from server.loading import load, load_operators
-from server.replaying import WARM_UP_RUNS
-from server.samples import Expected, Sample
-from server.served import ServedModel
+from server.model import contract as contracts
+from server.model import digests, samples
+from server.model.answers import Answer, ModelFailed, compare
+from server.model.contract import Contract
+from server.model.engine import Input, imported
+from server.model.loading import load, load_operators
+from server.model.replaying import WARM_UP_RUNS
+from server.model.samples import Expected, Sample
+from server.model.served import ServedModel
 
 # Samples that are tried together at a time.
 _GROUP = 8

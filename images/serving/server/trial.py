@@ -16,17 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from server import contract as contracts
-from server import cpu, digests, samples, settings
-from server.answers import ModelFailed
-from server.deviations import Deviations
-from server.engine import Engine, Model, imported
+from server import cpu, settings
 from server.errors import SamplesDisagree, StartError
-from server.loading import load, load_operators
 from server.measure import in_turns
-from server.replaying import WARM_UP_RUNS
-from server.samples import Sample
-from server.served import ServedModel
+from server.model import contract as contracts
+from server.model import digests, samples
+from server.model.answers import ModelFailed
+from server.model.deviations import Deviations
+from server.model.engine import Engine, Model, imported
+from server.model.loading import load, load_operators
+from server.model.replaying import WARM_UP_RUNS
+from server.model.samples import Sample
+from server.model.served import ServedModel
 
 # All candidates together are measured for about so many seconds, and each at least and at most so often.
 _SECONDS = 6.0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.messages import Messages
+from server.grpc.messages import Messages
 from tests.unit.server import wire
 
 

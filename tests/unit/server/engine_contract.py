@@ -9,8 +9,8 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-from server import strings
-from server.engine import Engine, Input, Model, Output
+from server.model import strings
+from server.model.engine import Engine, Input, Model, Output
 
 # Empty, plain, several bytes a character, an embedded NUL, and beyond the basic plane.
 _TEXTS = ["", "good film", "Æther", "日本", "a\0b\0", "\U0001f600"]

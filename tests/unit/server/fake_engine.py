@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server import strings
-from server.datatypes import DATATYPES, Value, decode, encode
-from server.engine import Input
-from server.strings import NotStrings
+from server.model import strings
+from server.model.datatypes import DATATYPES, Value, decode, encode
+from server.model.engine import Input
+from server.model.strings import NotStrings
 
 
 class LoadError(Exception):
@@ -172,7 +172,7 @@ def _stacked(requests: Sequence[Sequence[Input]]) -> list[Input]:
 
 
 class FakeEngine:
-    """Keeps what it was told; see `server.engine.Engine`."""
+    """Keeps what it was told; see `server.model.engine.Engine`."""
 
     LoadError = LoadError
     InputError = InputError

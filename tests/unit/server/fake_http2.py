@@ -8,9 +8,9 @@ import h2.errors
 import h2.events
 import h2.exceptions
 
-from server import http2
-from server.engine import Bytes
-from server.http2 import Event
+from server.grpc import http2
+from server.grpc.http2 import Event
+from server.model.engine import Bytes
 
 
 class ProtocolError(Exception):
@@ -27,7 +27,7 @@ class _Call:
 
 
 class Session:
-    """See `server.http2.Session`."""
+    """See `server.grpc.http2.Session`."""
 
     def __init__(self, *, calls: int, message: int, messages: int, headers: int) -> None:
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)

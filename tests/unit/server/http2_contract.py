@@ -1,14 +1,14 @@
 """What every HTTP/2 of the server has to do; the container tests hold the real module to it, and the units the fake."""
 
-from server import http2
-from server.http2 import Event, Http2, Session
+from server.grpc import http2
+from server.grpc.http2 import Event, Http2, Session
 from tests.unit.server import grpc_frames as client
 
 _PATH = "/acme.Service/Method"
 
 
 def hold(module: Http2) -> None:
-    """Raises AssertionError at the first promise of `server.http2` that is not kept."""
+    """Raises AssertionError at the first promise of `server.grpc.http2` that is not kept."""
     for check in (
         _a_call_is_answered,
         _bytes_may_come_one_by_one,

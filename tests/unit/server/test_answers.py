@@ -2,10 +2,10 @@
 
 import pytest
 
-from server import strings
-from server.answers import Answer, ModelFailed, split
-from server.contract import Tensor
-from server.datatypes import DATATYPES, encode
+from server.model import strings
+from server.model.answers import Answer, ModelFailed, split
+from server.model.contract import Tensor
+from server.model.datatypes import DATATYPES, encode
 
 _NUMBERS = Tensor(name="y", datatype=DATATYPES["INT16"], shape=(-1, 2))
 _TEXTS = Tensor(name="t", datatype=DATATYPES["BYTES"], shape=(-1,))

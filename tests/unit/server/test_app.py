@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server import contract, log
-from server.answers import Answer
-from server.app import App
-from server.body import Bodies
-from server.engine import Input
+from server import log
+from server.http.app import App
+from server.http.body import Bodies
+from server.inference.statistics import Executions, Statistics, Tally
+from server.model import contract
+from server.model.answers import Answer
+from server.model.engine import Input
+from server.model.served import ServedModel
 from server.refusal import Refusal
-from server.served import ServedModel
-from server.statistics import Executions, Statistics, Tally
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
 
@@ -413,7 +414,7 @@ def test_a_bug_is_a_500_and_in_the_log(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("no such luck")
 
-    monkeypatch.setattr("server.repeated.parse", broken)
+    monkeypatch.setattr("server.protocol.repeated.parse", broken)
     reply = _post(app, _json())
     assert reply.status == 500
     assert "no such luck" not in reply.json["error"]

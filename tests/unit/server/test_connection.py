@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from server import connection
-from server.connection import Connection, sweep
+from server.http import connection
+from server.http.connection import Connection, sweep
 
 
 @dataclass

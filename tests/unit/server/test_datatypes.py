@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.datatypes import DATATYPES, decode, encode
+from server.model.datatypes import DATATYPES, decode, encode
 from tests.unit.server.wire import NUMPY
 
 _INTEGERS = [name for name, datatype in DATATYPES.items() if datatype.kind == "integer"]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract, elsewhere
-from server.elsewhere import Elsewhere
+from server.http import elsewhere
+from server.http.elsewhere import Elsewhere
+from server.model import contract
+from server.protocol.request import Request
 from server.refusal import Refusal
-from server.request import Request
 from tests.unit.server import models
 
 

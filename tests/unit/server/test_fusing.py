@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from server import cgroup, memory
-from server.engine import Input
-from server.fusing import fuse, may_gain
+from server.inference.fusing import fuse, may_gain
+from server.model.engine import Input
 from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Output
 from tests.unit.server.test_planning import Timed, ready
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract, digests
-from server.answers import Answer, Difference, compare
-from server.contract import ALONE, Batching, Tensor, Tolerance
-from server.datatypes import DATATYPES
 from server.errors import ContractInvalid, DigestMismatch, LoadFailed, SamplesDisagree, StartError
-from server.loading import Ready, prepare
-from server.samples import Expected
+from server.model import contract, digests
+from server.model.answers import Answer, Difference, compare
+from server.model.contract import ALONE, Batching, Tensor, Tolerance
+from server.model.datatypes import DATATYPES
+from server.model.loading import Ready, prepare
+from server.model.samples import Expected
 from tests.unit.server import models
 from tests.unit.server.fake_engine import NEEDED, FakeEngine, FakeModel
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pytest
 
-from server import strings
-from server.answers import Answer, ModelFailed
-from server.contract import Tensor
-from server.datatypes import DATATYPES
-from server.engine import Input
-from server.parts import in_parts
+from server.inference.parts import in_parts
+from server.model import strings
+from server.model.answers import Answer, ModelFailed
+from server.model.contract import Tensor
+from server.model.datatypes import DATATYPES
+from server.model.engine import Input
 
 _TENSOR = Tensor(name="y", datatype=DATATYPES["UINT8"], shape=(-1, 2))
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from server import contract, planning
-from server.contract import ALONE, Batching
-from server.engine import Input
-from server.loading import Ready, prepare
-from server.planning import Plan, Prepared, batches, choose
+from server.inference import planning
+from server.inference.planning import Plan, Prepared, batches, choose
+from server.model import contract
+from server.model.contract import ALONE, Batching
+from server.model.engine import Input
+from server.model.loading import Ready, prepare
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, FakeModel, Output
 

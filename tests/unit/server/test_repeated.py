@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract, request
+from server.model import contract
+from server.protocol import request
+from server.protocol.repeated import Parser
 from server.refusal import Refusal
-from server.repeated import Parser
 from tests.unit.server import models
 
 _SHAPE = {"datatype": "FP32", "shape": [-1, 2]}

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.contract import Contract, File, Tensor, Tolerance
-from server.datatypes import DATATYPES
+from server.model.contract import Contract, File, Tensor, Tolerance
+from server.model.datatypes import DATATYPES
+from server.protocol.request import Request, parse
 from server.refusal import Refusal
-from server.request import Request, parse
 
 _FILE = File(name="model.pt", sha256="0" * 64, size=1)
 CONTRACT = Contract(

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.answers import Answer
+from server.model.answers import Answer
+from server.protocol.request import Request, Requested
+from server.protocol.response import render
 from server.refusal import Refusal
-from server.request import Request, Requested
-from server.response import render
 from tests.unit.server.test_request import CONTRACT
 
 

@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract
-from server.answers import Answer
-from server.app import State
-from server.engine import Input
-from server.messages import Messages
+from server.grpc.messages import Messages
+from server.grpc.rpc import Server
+from server.grpc.rpc_connection import Connection, Limits, Served
+from server.grpc.service import Services
+from server.grpc.status import Code
+from server.http.app import State
+from server.inference.statistics import Statistics
+from server.model import contract
+from server.model.answers import Answer
+from server.model.engine import Input
+from server.model.served import ServedModel
 from server.refusal import Refusal
-from server.rpc import Server
-from server.rpc_connection import Connection, Limits, Served
-from server.served import ServedModel
-from server.service import Services
-from server.statistics import Statistics
-from server.status import Code
 from tests.unit.server import fake_http2, grpc_frames, models
 from tests.unit.server.fake_engine import FakeEngine
 
@@ -491,7 +491,7 @@ def test_draining_sends_clients_elsewhere_and_finishes_what_was_accepted(stage: 
 
 
 def test_watching_tells_each_change(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.service._WATCH_SECONDS", 0)
+    monkeypatch.setattr("server.grpc.service._WATCH_SECONDS", 0)
     health = stage.messages.get("grpc.health.v1.HealthCheckResponse")
 
     async def watched() -> None:

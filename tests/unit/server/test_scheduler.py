@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server import contract
-from server.answers import Answer, ModelFailed
-from server.contract import Batching
-from server.engine import Input
 from server.errors import LoadFailed
-from server.loading import Ready, prepare
-from server.planning import Plan, Prepared
+from server.inference.planning import Plan, Prepared
+from server.inference.scheduler import QueueLimits, Scheduler
+from server.model import contract
+from server.model.answers import Answer, ModelFailed
+from server.model.contract import Batching
+from server.model.engine import Input
+from server.model.loading import Ready, prepare
 from server.refusal import Refusal
-from server.scheduler import QueueLimits, Scheduler
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Output
 

@@ -1,6 +1,6 @@
 """What is counted, and forgotten."""
 
-from server.statistics import Executions, Statistics, Tally
+from server.inference.statistics import Executions, Statistics, Tally
 
 
 def test_times_and_numbers_add_up() -> None:

@@ -13,19 +13,19 @@ from hypothesis import strategies as st
 from safetensors.numpy import save
 from tritonclient.utils import deserialize_bytes_tensor, serialize_byte_tensor
 
-from server import contract, strings
-from server.answers import Answer, Difference, ModelFailed, compare, named
-from server.contract import Contract, Tensor, Tolerance
-from server.datatypes import DATATYPES
 from server.errors import ContractInvalid, SamplesDisagree
-from server.loading import Ready, prepare
+from server.http.routes import Routes
+from server.inference.statistics import Statistics
+from server.model import contract, strings
+from server.model.answers import Answer, Difference, ModelFailed, compare, named
+from server.model.contract import Contract, Tensor, Tolerance
+from server.model.datatypes import DATATYPES
+from server.model.loading import Ready, prepare
+from server.model.samples import Expected
+from server.model.strings import LARGEST, LONGEST, MOST, NotStrings, decode, encode
+from server.protocol.request import Request, Requested, parse
+from server.protocol.response import render
 from server.refusal import Refusal
-from server.request import Request, Requested, parse
-from server.response import render
-from server.routes import Routes
-from server.samples import Expected
-from server.statistics import Statistics
-from server.strings import LARGEST, LONGEST, MOST, NotStrings, decode, encode
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, Output
 from tests.unit.server.test_request import CONTRACT

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from server import contract, samples, together
-from server.engine import Input
-from server.served import ServedModel
+from server import together
+from server.model import contract, samples
+from server.model.engine import Input
+from server.model.served import ServedModel
 from server.together import Apart, best, prove
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine, FakeModel, Output

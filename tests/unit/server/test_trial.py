@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from server import cpu, profile, trial
-from server.answers import Answer
-from server.contract import Tensor, Tolerance
-from server.datatypes import DATATYPES
-from server.deviations import Deviations
-from server.samples import Expected
+from server.model.answers import Answer
+from server.model.contract import Tensor, Tolerance
+from server.model.datatypes import DATATYPES
+from server.model.deviations import Deviations
+from server.model.samples import Expected
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
 

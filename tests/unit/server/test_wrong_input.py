@@ -12,11 +12,13 @@ from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from server import compression, contract, protobuf, request, status
-from server.contract import Contract
-from server.messages import Messages
+from server.grpc import protobuf, status
+from server.grpc.messages import Messages
+from server.grpc.unpacked import unpacked
+from server.model import contract
+from server.model.contract import Contract
+from server.protocol import compression, request
 from server.refusal import Refusal
-from server.unpacked import unpacked
 from tests.unit.server import grpc_frames, models, wire
 from tests.unit.server.test_rpc import INFER, Make, make  # noqa: F401 (a fixture)
 

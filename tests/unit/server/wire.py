@@ -12,9 +12,9 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from grpc_tools import protoc
 from hypothesis import strategies as st
 
-from server import messages
-from server.datatypes import DATATYPES
-from server.messages import Messages
+from server.grpc import messages
+from server.grpc.messages import Messages
+from server.model.datatypes import DATATYPES
 
 PROTO = Path(__file__).resolve().parents[3] / "images" / "serving" / "proto"
 # What numpy calls the datatypes but BYTES.

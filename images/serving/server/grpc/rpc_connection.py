@@ -1,0 +1,316 @@
+"""One connection of the gRPC server: its calls, from the first header to the status.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from server import log
+from server.grpc import calls, http2
+from server.grpc.calls import Call, Streaming, Unary
+from server.grpc.http2 import Event, Http2
+from server.grpc.status import Code, Failed, details
+from server.protocol.compression import SMALLEST, Encoding, deflated, inflated
+
+# A call's headers are a path, a deadline and little else; 16 KiB is what other servers take.
+_HEADERS = 2**14
+_CALLS = 256
+# Messages of a stream that wait to be taken; more are refused.
+_WAITING = 16
+# A client has this long to send a request and to take its answer, and without calls to make the next one.
+_SLOWEST_SECONDS = 60.0
+_IDLE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes of one message and of all messages that are still coming in, and connections at once."""
+
+    message: int
+    held: int
+    connections: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Served:
+    """What all connections share: methods by path, limits, and the bytes that are held of unfinished messages."""
+
+    http2: Http2
+    limits: Limits
+    unary: Mapping[bytes, Unary]
+    streaming: Mapping[bytes, Streaming]
+    connections: "set[Connection]" = field(default_factory=set)
+    held: int = 0
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection and its calls."""
+
+    def __init__(self, served: Served, loop: asyncio.AbstractEventLoop) -> None:
+        self._served = served
+        self._loop = loop
+        message = served.limits.message
+        self._session = served.http2.Session(calls=_CALLS, message=message, messages=2 * message, headers=_HEADERS)
+        self._calls: dict[int, Call] = {}
+        self._transport: asyncio.Transport | None = None
+        self._writable = True
+        self._flush_due = False
+        self._held = 0
+        self._active = time.monotonic()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by asyncio."""
+        self._transport = cast(asyncio.Transport, transport)
+        if len(self._served.connections) >= self._served.limits.connections:
+            self._transport.abort()
+            return
+        self._served.connections.add(self)
+        self._flush()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Called by asyncio."""
+        self._served.connections.discard(self)
+        self._transport = None
+        self._count(0)
+        for call in tuple(self._calls.values()):
+            self._forget(call)
+
+    def pause_writing(self) -> None:
+        """Called by asyncio: the peer does not read as fast as it asks."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """Called by asyncio."""
+        self._writable = True
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio."""
+        # What is answered on the way goes out in one piece at the end.
+        self._flush_due = True
+        try:
+            for event in self._session.receive(data):
+                _ON[event[0]](self, event)
+        except self._served.http2.ProtocolError as error:
+            log.event("grpc-protocol-error", level="debug", error=str(error))
+            self._flush()
+            self.close()
+            return
+        except MemoryError as error:
+            log.crash("grpc-out-of-memory", error)
+            self.abort()
+            return
+        self._count(self._session.held)
+        if self._served.held > self._served.limits.held:
+            self._end_unfinished()
+        self._flush()
+
+    @property
+    def busy(self) -> bool:
+        """Whether an accepted call is not answered, or its answer not yet with the kernel."""
+        transport = self._transport
+        return transport is not None and (self._session.busy or transport.get_write_buffer_size() > 0)
+
+    def go_away(self, *, at_once: bool) -> None:
+        """Tells the client to make its next calls elsewhere."""
+        self._session.go_away(at_once=at_once)
+        self._flush()
+
+    def end_streams(self) -> None:
+        """Ends the calls that have no end of their own, and those whose request is not complete."""
+        for call in tuple(self._calls.values()):
+            if call.unary is None or not call.ended:
+                self._fail(call, Failed(Code.UNAVAILABLE, "The server is stopping; another one answers."))
+        self._flush()
+
+    def end_slow(self, now: float) -> None:
+        """Ends calls whose request takes too long, and the connection where it is not used."""
+        for call in tuple(self._calls.values()):
+            if not call.ended and call.unary is not None and now - call.opened > _SLOWEST_SECONDS:
+                told = f"The request was not complete after {_SLOWEST_SECONDS:.0f} s."
+                self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
+        self._flush()
+        # An answer that nobody takes is no use of the connection.
+        patience = _SLOWEST_SECONDS if self._session.busy else _IDLE_SECONDS
+        if not self._calls and now - self._active > patience:
+            self.go_away(at_once=True)
+            self.abort()
+
+    def _count(self, held: int) -> None:
+        self._served.held += held - self._held
+        self._held = held
+
+    def _end_unfinished(self) -> None:
+        told = f"The server holds as many bytes of messages as it may, {self._served.limits.held}. Ask again in 1 s."
+        for call in tuple(self._calls.values()):
+            if not call.ended and call.message is None:
+                self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
+        self._count(self._session.held)
+
+    def abort(self) -> None:
+        """Closes the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Closes the connection when what was written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _opened(self, event: Event) -> None:
+        _, number, path, method, content_type, timeout, encoding = event
+        now = self._active = time.monotonic()
+        unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
+        call = Call(number=number, unary=unary, encoding=encoding, deadline=None, opened=now)
+        self._calls[number] = call
+        try:
+            if unary is None and streaming is None:
+                raise Failed(Code.UNIMPLEMENTED, f"There is no method {path[:200].decode('latin-1')}.")
+            calls.check_headers(method, content_type, encoding)
+            if timeout:
+                seconds = calls.seconds(timeout)
+                call.deadline = now + seconds
+                call.timer = self._loop.call_later(seconds, self._expire, call)
+        except Failed as error:
+            self._fail(call, error)
+            return
+        if streaming is not None:
+            call.waiting = asyncio.Queue(_WAITING)
+            call.task = self._loop.create_task(self._stream(call, streaming, call.waiting))
+
+    def _message(self, event: Event) -> None:
+        _, number, content, compressed = event
+        call = self._calls.get(number)
+        if call is None:
+            return
+        if compressed and call.encoding in {b"", b"identity"}:
+            self._fail(call, Failed(Code.INVALID_ARGUMENT, "A message is compressed, and grpc-encoding says how not."))
+        elif call.waiting is not None:
+            if compressed or call.waiting.full():
+                told = "This stream takes messages that are not compressed, one after the other."
+                self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
+            else:
+                call.waiting.put_nowait(content)
+        elif call.message is not None:
+            self._fail(call, Failed(Code.INVALID_ARGUMENT, "This method takes one message, and another one came."))
+        else:
+            call.message = content
+            if not compressed:
+                call.encoding = b""
+
+    def _ended(self, event: Event) -> None:
+        _, number, whole = event
+        call = self._calls.get(number)
+        if call is None:
+            return
+        call.ended = True
+        if not whole:
+            self._fail(call, Failed(Code.INVALID_ARGUMENT, "The request ends in the middle of a message."))
+        elif call.waiting is not None:
+            if call.waiting.full():
+                self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, "Too many messages of this stream are waiting."))
+            else:
+                call.waiting.put_nowait(None)
+        elif call.message is None:
+            self._fail(call, Failed(Code.INVALID_ARGUMENT, "This method takes one message, and none came."))
+        else:
+            message, call.message = call.message, None
+            if call.timer is not None:
+                # From here on it is the scheduler that keeps the deadline.
+                call.timer.cancel()
+            call.task = calls.started(self._loop, self._answer(call, message))
+
+    def _too_large(self, event: Event) -> None:
+        _, number, size = event
+        call = self._calls.get(number)
+        if call is not None:
+            most = self._served.limits.message
+            told = f"A message of {size} bytes; at most {most} are taken, and twice that by a connection."
+            self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
+
+    def _closed(self, event: Event) -> None:
+        call = self._calls.get(event[1])
+        if call is not None:
+            self._forget(call)
+
+    async def _answer(self, call: Call, message: bytes) -> None:
+        assert call.unary is not None
+        try:
+            if not call.encoding:
+                answer = await call.unary(message, call.deadline)
+                # The client may have gone while the model ran.
+                if call.number in self._calls:
+                    self._session.answer(call.number, answer)
+            else:
+                encoding: Encoding = "gzip" if call.encoding == b"gzip" else "deflate"
+                most = self._served.limits.message
+                message = await inflated("the message", encoding, message, most=most)
+                answer = await call.unary(message, call.deadline)
+                if len(answer) >= SMALLEST:
+                    self._session.send(call.number, await deflated(encoding, answer), True, encoding)
+                else:
+                    self._session.send(call.number, answer)
+                self._session.close(call.number, "0", "")
+        except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
+            call.task = None
+            self._fail(call, calls.failure(error))
+            self._flush_soon()
+            return
+        call.task = None
+        self._forget(call)
+        self._flush_soon()
+
+    async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
+        try:
+            async for message in streaming(calls.taken(waiting)):
+                self._session.send(call.number, message)
+                self._flush_soon()
+        except Exception as error:  # noqa: BLE001 (as above)
+            call.task = None
+            self._fail(call, calls.failure(error))
+        else:
+            self._session.close(call.number, "0", "")
+            call.task = None
+            self._forget(call)
+        self._flush_soon()
+
+    def _expire(self, call: Call) -> None:
+        self._fail(call, Failed(Code.DEADLINE_EXCEEDED, "The call's deadline passed before it was answered."))
+        self._flush()
+
+    def _fail(self, call: Call, error: Failed) -> None:
+        self._session.close(call.number, str(int(error.code)), details(str(error)))
+        self._forget(call)
+
+    def _forget(self, call: Call) -> None:
+        self._calls.pop(call.number, None)
+        self._active = time.monotonic()
+        if call.timer is not None:
+            call.timer.cancel()
+        if call.task is not None:
+            call.task.cancel()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        while self._transport is not None and self._writable and (data := self._session.outgoing()):
+            self._transport.write(data)
+        if self._session.over:
+            self.close()
+
+
+_ON: dict[int, Callable[[Connection, Event], None]] = {
+    http2.OPENED: Connection._opened,
+    http2.MESSAGE: Connection._message,
+    http2.ENDED: Connection._ended,
+    http2.TOO_LARGE: Connection._too_large,
+    http2.CLOSED: Connection._closed,
+}

@@ -1,0 +1,231 @@
+"""The Open Inference Protocol over REST, as an ASGI application: a framework would cost more than the routing does."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from server import log
+from server.http.body import Bodies, Disconnected, Receive
+from server.http.elsewhere import LARGE, Elsewhere
+from server.http.routes import Routes, as_json
+from server.inference.statistics import Statistics
+from server.model.answers import Answer, ModelFailed
+from server.model.contract import Contract
+from server.model.engine import Input
+from server.protocol import compression, describing, response
+from server.protocol.compression import Encoding
+from server.protocol.repeated import Parser
+from server.protocol.request import Request, only_ready
+from server.refusal import Refusal
+
+Message: TypeAlias = dict[str, Any]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Header: TypeAlias = tuple[bytes, bytes]
+State: TypeAlias = Literal["loading", "rehearsing", "ready", "draining"]
+
+_HEADER_LENGTH = b"inference-header-content-length"
+# How long a client waits, as Envoy tells, and with it the meshes that are built on it:
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
+_TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
+_SLOW_SECONDS = 1.0
+_JSON: Header = (b"content-type", b"application/json")
+
+
+class Inference(Protocol):
+    """Where the model runs, and what is counted there."""
+
+    statistics: Statistics
+
+    async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
+        """Runs the model on inputs in forward()'s order, unless `deadline`, an instant of time.monotonic(), has passed.
+
+        Raises:
+            ModelFailed: the model raised, or answered something other than its contract says.
+            Refusal: 503, too many requests are waiting; 504, the deadline passed before the model ran.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What goes back to the client."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...] = (_JSON,)
+
+
+@dataclass(slots=True)
+class _Told:
+    """What the headers of an inference say: the length of the JSON before binary tensors, or None where the body has
+    none, how the body is compressed and how the answer may be, and the seconds that its client waits. Beside that the
+    request's id, once it is known."""
+
+    length: int | None = None
+    encoding: Encoding | None = None
+    accepted: Encoding | None = None
+    seconds: float | None = None
+    id: str | None = None
+
+
+class App:
+    """Answers requests about one model.
+
+    `state` is set from outside as the model gets ready and the server ends, and `stuck` while a run of the model takes
+    longer than any should.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        inference: Inference,
+        *,
+        bodies: Bodies,
+        elsewhere: Elsewhere | None = None,
+        deadline: float | None = None,
+        slow: float = float("inf"),
+    ) -> None:
+        """Large JSON is parsed `elsewhere`. A request may take `deadline` seconds; the log tells of those that take
+        longer than `slow` seconds."""
+        self.state: State = "loading"
+        self.stuck = False
+        self._contract = contract
+        self._inference = inference
+        self._parser = Parser(contract)
+        self._bodies = bodies
+        self._elsewhere = elsewhere
+        self._deadline = deadline
+        self._slow = slow
+        self._slow_told = -_SLOW_SECONDS
+        self._slow_since = 0
+        self._routes = Routes(contract, inference.statistics)
+
+    async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
+        """Serves one request (ASGI 3)."""
+        began, told = time.monotonic(), _Told()
+        try:
+            reply = await self._reply(scope, receive, began, told)
+        except (Disconnected, asyncio.CancelledError):
+            return
+        except Refusal as refusal:
+            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *_told_with(refusal)))
+        except Exception as error:  # noqa: BLE001 (a bug at one request must not cost its client the answer)
+            log.crash("request-failed", error, id=told.id)
+            reply = Reply(500, as_json({"error": "The server failed at this request; its log says why."}))
+        # A client that is told to close opens its next connection to a server that stays.
+        close: tuple[Header, ...] = ()
+        if self.state == "draining" or reply.status == 413:
+            close = ((b"connection", b"close"),)
+        headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *close]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+        self._tell(scope["path"], told.id, reply.status, time.monotonic() - began)
+
+    def _tell(self, path: str, identity: str | None, status: int, seconds: float) -> None:
+        """Logs a request that was slow, one a second at most, since a server that is slow is so for everybody."""
+        fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
+        if seconds > self._slow:
+            self._slow_since += 1
+            now = time.monotonic()
+            if now - self._slow_told >= _SLOW_SECONDS:
+                log.event("slow-request", level="warning", slow_since_the_last=self._slow_since, **fields)
+                self._slow_told, self._slow_since = now, 0
+        elif log.tells("debug"):
+            log.event("request", level="debug", **fields)
+
+    async def _reply(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
+        route = self._routes.find(scope["method"], scope["path"])
+        if route.action == "infer":
+            return await self._infer(scope, receive, began, told)
+        if route.action == "live" and self.stuck:
+            raise Refusal(503, "Not live: a run of the model takes longer than TORCHYARD_STUCK_SECONDS.")
+        if route.action == "ready" and (self.state != "ready" or self.stuck):
+            raise Refusal(503, f"Not ready: {'stuck' if self.stuck else self.state}.")
+        if route.action == "index":
+            return await self._index(receive)
+        body = route.tell() if route.tell else route.body
+        return Reply(200, body, ((b"content-type", route.content_type),))
+
+    async def _index(self, receive: Receive) -> Reply:
+        body = await self._bodies.read(receive)
+        self._bodies.release(len(body))
+        return Reply(200, as_json(describing.index(self._contract, self.state, ready=only_ready(body))))
+
+    async def _infer(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
+        _read(scope["headers"], told)
+        body = await self._bodies.read(receive)
+        held = len(body)
+        try:
+            if self.state == "loading":
+                name = self._contract.name
+                raise Refusal(503, f"Model {name!r} is loading; ask again when /v2/health/ready says 200.")
+            if told.encoding:
+                body = await compression.inflated("the body", told.encoding, body, most=self._bodies.largest)
+                self._bodies.hold(len(body))
+                held += len(body)
+            large = (len(body) if told.length is None else told.length) > LARGE
+            if large and self._elsewhere:
+                request = await self._elsewhere.parse(body, told.length)
+            else:
+                request = self._parser.parse(body, told.length)
+            told.id = request.id
+            reply = self._rendered(request, await self._answers(request, began, told))
+            return await _compressed(reply, told.accepted) if told.accepted else reply
+        finally:
+            self._bodies.release(held)
+
+    async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
+        bounds = [each for each in (self._deadline, told.seconds, request.seconds) if each is not None]
+        deadline = began + min(bounds) if bounds else None
+        try:
+            return await self._inference.answer(request.inputs, deadline=deadline)
+        except ModelFailed as error:
+            log.event("model-failed", level="error", id=request.id, error=str(error))
+            # torch's message begins with the model's source code, which is for the log only.
+            raise Refusal(500, f"The model failed at this request: {str(error).strip().splitlines()[-1]}") from error
+
+    def _rendered(self, request: Request, answers: Sequence[Answer]) -> Reply:
+        rendered = response.render(self._contract, request, answers)
+        if rendered.header_length is None:
+            return Reply(200, rendered.body)
+        binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))
+        return Reply(200, rendered.body, binary)
+
+
+async def _compressed(reply: Reply, encoding: Encoding) -> Reply:
+    if len(reply.body) < compression.SMALLEST:
+        return reply
+    headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+    return Reply(reply.status, await compression.deflated(encoding, reply.body), headers)
+
+
+def _told_with(refusal: Refusal) -> Iterator[Header]:
+    if refusal.status == 405:
+        yield b"allow", refusal.allow.encode()
+    if refusal.retry_after is not None:
+        yield b"retry-after", b"%d" % refusal.retry_after
+
+
+def _read(headers: Sequence[Header], told: _Told) -> None:
+    """Reads what an inference says in its headers.
+
+    Raises:
+        Refusal: 400 where a number is none, 415 for a body that is compressed in a way that is not known here.
+    """
+    for name, value in headers:
+        if name == _HEADER_LENGTH:
+            told.length = _number("Inference-Header-Content-Length", value, "of bytes")
+        elif name == _TIMEOUT:
+            told.seconds = _number("X-Envoy-Expected-Rq-Timeout-Ms", value, "of milliseconds") / 1e3
+        elif name == b"content-encoding":
+            told.encoding = compression.named(value)
+        elif name == b"accept-encoding":
+            told.accepted = compression.accepted(value)
+
+
+def _number(header: str, value: bytes, unit: str) -> int:
+    if not (value.isdigit() and len(value) < 16):
+        raise Refusal(400, f"{header}: expected a number {unit}, got {value[:50].decode('latin-1')!r}.")
+    return int(value)

@@ -1,0 +1,209 @@
+"""One client's connection: uvicorn's HTTP/1.1, within limits of size and time.
+
+httptools parses in C, and uvicorn on uvloop adds little to it: 18,000 to 23,000 requests a second on two cores without
+a model. granian varied more, from 14,000 to 29,000, and its connections cannot be held to these limits.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from time import monotonic
+from typing import Any, ClassVar
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from server.http.incoming import LEAST, Incoming
+from server.http.outgoing import Outgoing
+
+_MOST_HEADERS = 100
+_LARGEST_HEAD = 2**15
+# A request's head has to be there after so long, and its body so long after that plus what it takes at so many bytes
+# a second. A client that does not read its answer is cut off after so long, too.
+_PATIENCE = 10.0
+_SLOWEST = 2**14
+# Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
+# would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
+_KEEP_ALIVE = 75.0
+
+
+@dataclass(slots=True)
+class Limits:
+    """How many connections may be open."""
+
+    connections: int = 1024
+
+
+class Connection(HttpToolsProtocol):
+    """Counts what comes in; `sweep` ends what takes too long."""
+
+    limits: ClassVar[Limits] = Limits()
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        # When the request that is coming in began; None while none is.
+        self._began: float | None = monotonic()
+        self._received = 0
+        self._in_head = True
+        self._paused: float | None = None
+        self._last = self._began
+        self._task: asyncio.Task[None] | None = None
+        # The length of a body whose head was just read.
+        self._expected = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by the loop. Where there are too many, the one that has been idle for longest makes room."""
+        super().connection_made(transport)
+        if len(self.connections) <= self.limits.connections:
+            return
+        others = (each for each in self.connections if isinstance(each, Connection) and each is not self)
+        idle = [each for each in others if each.is_idle()]
+        if idle:
+            min(idle, key=lambda each: each._last).transport.close()
+        else:
+            self.refuse(503, f"All {self.limits.connections} connections are in use (TORCHYARD_CONNECTIONS).")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop. Nobody waits for the answer any more, so that it need not be computed."""
+        super().connection_lost(exc)
+        if self._task:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self.transport.is_closing():
+            return
+        if self._began is None:
+            self._began, self._received, self._in_head = monotonic(), 0, True
+        self._received += len(data)
+        self._expected = 0
+        super().data_received(data)
+        if self._in_head and self._received > _LARGEST_HEAD and not self.transport.is_closing():
+            self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
+        if self._expected and not self.transport.is_closing():
+            self._receive_large()
+
+    def on_headers_complete(self) -> None:
+        """Called by the parser."""
+        self._in_head = False
+        super().on_headers_complete()
+        if not (self.expect_100_continue or self.parser.should_upgrade()):
+            # The parser has refused what is no number, and a length beside an encoding.
+            self._expected = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+
+    def received(self, count: int) -> None:
+        """Called for bytes of a body that the parser does not see."""
+        self._received += count
+
+    def go_on(self) -> None:
+        """Called when the body that the parser did not see is complete."""
+        self._read_by(self)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.on_message_complete()
+
+    def _receive_large(self) -> None:
+        """Has the rest of a body read without the parser, where that is much."""
+        left = self._expected - len(self.cycle.body)
+        if left < LEAST or not self.cycle.more_body or self.pipeline:
+            return
+        incoming = Incoming(self, bytes(self.cycle.body), left)
+        self.cycle.receive = incoming.receive  # type: ignore[assignment,method-assign]
+        self._read_by(incoming)
+
+    def _read_by(self, protocol: asyncio.BaseProtocol) -> None:
+        # uvloop asks a protocol how it wants to read only when it begins to read.
+        self.flow.pause_reading()
+        self.transport.set_protocol(protocol)
+        self.flow.resume_reading()
+
+    def on_message_complete(self) -> None:
+        """Called by the parser."""
+        self._began = None
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called when the answer is written. As uvicorn, but `sweep` ends idle connections instead of a timer each."""
+        self._task = None
+        self._last = monotonic()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def send_400_response(self, msg: str) -> None:
+        """Called for what is not HTTP."""
+        self.refuse(400, msg)
+
+    def pause_writing(self) -> None:
+        """Called by the loop when the client reads too slowly."""
+        self._paused = monotonic()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """Called by the loop when the client has caught up."""
+        self._paused = None
+        super().resume_writing()
+
+    def refuse(self, status: int, message: str) -> None:
+        """Answers with an error, outside of any request that the application knows of, and closes."""
+        body = json.dumps({"error": message}).encode()
+        fields = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
+        self.transport.write(STATUS_LINE[status] + fields + body)
+        self.transport.close()
+
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, of which nothing came yet."""
+        waits = self.cycle is None or self.cycle.response_complete
+        return waits and (self._began is None or not self._received) and not self.transport.is_closing()
+
+    def end_if_late(self, now: float) -> None:
+        """Ends the connection where its client takes too long to send a request or to read its answer."""
+        if self.transport.is_closing():
+            return
+        if self._paused is not None and now - self._paused > _PATIENCE:
+            self.transport.abort()
+        elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
+            self.transport.close()
+        elif self._began is None or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body):
+            return
+        elif now - self._began > _PATIENCE + (0 if self._in_head else self._received / _SLOWEST):
+            answered = not self._in_head and self.cycle.response_complete
+            if self._received and not answered:
+                self.refuse(408, f"The request did not come in time: {self._received} bytes in {_PATIENCE:g} s.")
+            else:
+                self.transport.close()
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        """As uvicorn, but the task is remembered, and an answer is sent as a whole."""
+        large = self._received > _LARGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > _LARGEST_HEAD
+        if large or len(self.headers) > _MOST_HEADERS:
+            app = _too_large
+        cycle.transport = Outgoing(cycle)
+        self._task = self.loop.create_task(cycle.run_asgi(app))
+        self._task.add_done_callback(self.tasks.discard)
+        self.tasks.add(self._task)
+
+
+async def _too_large(_: Any, __: Any, send: Any) -> None:
+    told = f"The request's head: at most {_MOST_HEADERS} headers of {_LARGEST_HEAD} bytes in all are taken."
+    body = json.dumps({"error": told}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"connection", b"close"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 431, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def sweep(connections: Iterable[Any]) -> None:
+    """Ends the connections of clients that take too long; to be called about once a second."""
+    now = monotonic()
+    for each in list(connections):
+        if isinstance(each, Connection):
+            each.end_if_late(now)

@@ -1,0 +1,1 @@
+"""The model: its contract, its archive as it is loaded and verified, and what it takes and answers."""

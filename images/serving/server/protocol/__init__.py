@@ -1,0 +1,1 @@
+"""The Open Inference Protocol: its requests and answers, whichever way they come and go."""

@@ -1,0 +1,74 @@
+"""What the model answered, as a response of the Open Inference Protocol over REST."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from server.model import strings
+from server.model.answers import Answer
+from server.model.contract import Contract
+from server.model.datatypes import Value, decode
+from server.model.engine import Bytes
+from server.protocol.request import Request
+from server.refusal import Refusal
+
+# NaN and infinity are not JSON (RFC 8259, section 6); allow_nan=False makes the encoder notice them at no cost.
+_ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Response:
+    """A body; its first `header_length` bytes are JSON and the rest binary tensors, or None where all is JSON."""
+
+    body: bytes
+    header_length: int | None
+
+
+def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> Response:
+    """The response to a request.
+
+    Raises:
+        Refusal: 406, an output that is wanted as JSON holds NaN or an infinity, which JSON cannot say.
+    """
+    by_name = {answer.tensor.name: answer for answer in answers}
+    chunks: list[Bytes] = [b""]
+    outputs = []
+    for wanted in request.outputs:
+        answer = by_name[wanted.name]
+        if wanted.binary:
+            data = f'"parameters":{{"binary_data_size":{len(answer.content)}}}'
+            chunks.append(answer.content)
+        else:
+            data = f'"data":{_data(answer)}'
+        shape = ",".join(map(str, answer.shape))
+        named = f'"name":{_quoted(wanted.name)},"datatype":"{answer.tensor.datatype.name}"'
+        outputs.append(f'{{{named},"shape":[{shape}],{data}}}')
+    model = f'"model_name":{_quoted(contract.name)},"model_version":{_quoted(contract.version)}'
+    identity = "" if request.id is None else f',"id":{_ENCODER.encode(request.id)}'
+    parameters = f',"parameters":{_ENCODER.encode(request.parameters)}' if request.parameters else ""
+    chunks[0] = f'{{{model},"outputs":[{",".join(outputs)}]{identity}{parameters}}}'.encode()
+    return Response(body=b"".join(chunks), header_length=len(chunks[0]) if len(chunks) > 1 else None)
+
+
+# Names come from the contract, so that there are few.
+_quoted = lru_cache(maxsize=None)(_ENCODER.encode)
+
+
+def _data(answer: Answer) -> str:
+    if answer.tensor.datatype.kind == "string":
+        return _ENCODER.encode(strings.decode(answer.content))
+    values = decode(answer.tensor.datatype, answer.content)
+    try:
+        return _ENCODER.encode(values)
+    except ValueError as error:
+        raise Refusal(406, _not_json(answer.tensor.name, values)) from error
+
+
+def _not_json(name: str, values: Sequence[Value]) -> str:
+    index, value = next((index, value) for index, value in enumerate(values) if not math.isfinite(value))
+    return (
+        f"outputs ({name}.data[{index}]): the model answered {value}, which JSON cannot say (RFC 8259); "
+        "request this output as binary data."
+    )
