@@ -144,7 +144,7 @@ def test_operators_are_fused_where_runs_are_faster(
     monkeypatch.setattr(planning, "_side_by_side", lambda *_: each)
     made, engine = ready(tmp_path, model)
     chosen = choose(made, engine, cores=4, instances=None, threads=None)
-    assert replace(chosen, least_rows=1) == plan
+    assert chosen == plan
     assert (model.fused is not None) is chosen.fused
     assert engine.threads() == chosen.threads
 
@@ -174,10 +174,13 @@ def test_batches_begin_where_they_are_faster_than_fused_runs(tmp_path: Path, bat
     model = Batched(seconds=0.03)
     made, engine = ready(tmp_path, model, batching)
     plan = choose(made, engine, cores=1, instances=None, threads=None)
-    assert (plan.fused, plan.least_rows) == (True, least)
+    leading = Prepared(ready=made, engine=engine, plan=plan).lead()
+    assert (leading.plan.fused, leading.plan.least_rows) == (True, least)
+    batches = [4, 5, 6] if batching.max_size > 1 else []
+    assert model.batches[len(model.batches) - len(batches) :] == batches
     ran = len(model.batches)
-    Prepared(ready=made, engine=engine, plan=plan).warm(1, prepared=True)
-    assert model.batches[ran:] == ([4, 5, 6] if batching.max_size > 1 else [])
+    leading.warm(1, batches=True)
+    assert model.batches[ran:] == [1, 1, *batches]
 
 
 def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,12 +196,13 @@ def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
     made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
     assert [len(batch) for batch in batches(made)] == [2, 4, 6]
     prepared = Prepared(ready=made, engine=engine, plan=Plan(instances=1, threads=3))
-    prepared.warm(3)
-    assert engine.threads() == 3
+    prepared.warm(2)
+    assert engine.threads() == 2
     # Once for each of the samples' two shapes.
-    assert model.batches == [1, 1, 2, 3, 4, 5, 6]
-    prepared.warm(3, prepared=True)
-    assert model.batches[7:] == [2, 3, 4, 5, 6]
+    assert model.batches == [1, 1]
+    assert prepared.lead() == prepared
+    assert engine.threads() == 3
+    assert model.batches[2:] == [2, 3, 4, 5, 6]
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
@@ -212,5 +216,6 @@ def test_of_a_slow_model_only_the_smallest_batch_is_measured(tmp_path: Path) -> 
     model = Batched(seconds=0.2)
     made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
     plan = choose(made, engine, cores=1, instances=None, threads=None)
+    plan = Prepared(ready=made, engine=engine, plan=plan).lead().plan
     assert (plan.fused, plan.least_rows) == (True, 7)
     assert {size for size in model.batches if size > 1} == {2}

@@ -3,9 +3,9 @@
 import statistics
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from server.inference.fusing import fuse, may_gain
 from server.model.engine import Engine, Input
@@ -25,8 +25,8 @@ _LONGEST_SECONDS = 1.0
 _TIMED = 5
 # Batches that would take longer are not measured, other than the smallest.
 _BATCH_SECONDS = 0.1
-# Shapes and then batches, the small ones first, are run once each in every thread before the model is ready, as long as
-# that takes no longer in all.
+# Shapes and batches, the small ones first, are run once before the model is ready, as long as that takes no longer in a
+# thread.
 _WARMING_SECONDS = 0.3
 _SMALL = 8
 
@@ -38,6 +38,7 @@ class Plan:
 
     Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. Where
     operators are `fused` for single requests, fewer than `least_rows` rows are no batch but run one after the other.
+    `run_seconds` is what a request took in one of the threads while the others ran, too; 0 where that does not matter.
     """
 
     instances: int
@@ -46,6 +47,7 @@ class Plan:
     inline_rows: int = 0
     fused: bool = False
     least_rows: int = 1
+    run_seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +58,31 @@ class Prepared:
     engine: Engine
     plan: Plan
 
-    def warm(self, threads: int, *, prepared: bool = False) -> None:
-        """Makes the calling thread one that runs the model, with `threads` for one operator; the one that prepared the
-        model has run the samples already, until the executor had specialised for their shapes."""
+    def warm(self, threads: int, *, batches: bool = False) -> None:
+        """Makes the calling thread one that runs the model, with `threads` for one operator: runs each shape, and where
+        the thread has batches of its own also these."""
         self.engine.set_threads(threads)
-        shapes = [] if prepared else by_shape(self.ready.samples).values()
-        runs: list[Sequence[Sequence[Input]]] = [[self.ready.samples[first].inputs] for first, *_ in shapes]
-        runs += [batch for batch in _first_batches(self.ready) if _rows(batch) >= self.plan.least_rows]
+        samples = self.ready.samples
+        shapes = [[samples[first].inputs] for first, *_ in by_shape(samples).values()]
+        self._run([*shapes, *(_batches_of(self.plan, self.ready) if batches else ())])
+
+    def lead(self) -> "Prepared":
+        """Makes the calling thread the one that leads, and the plan complete.
+
+        `least_rows` is found out while the others warm up, so that all cores are busy as they are under load. Batches
+        are run here for all threads: the executor makes something ready for each size. To be called in the thread that
+        prepared the model, which has run the samples already, until the executor had specialised for their shapes.
+        """
+        self.engine.set_threads(self.plan.threads)
+        plan = self.plan
+        if plan.fused:
+            plan = replace(plan, least_rows=_least_rows(self.ready, plan.run_seconds))
+        self._run(_batches_of(plan, self.ready))
+        return replace(self, plan=plan)
+
+    def _run(self, batches: Iterable[Sequence[Sequence[Input]]]) -> None:
         until = time.perf_counter() + _WARMING_SECONDS
-        for batch in runs:
+        for batch in batches:
             if time.perf_counter() < until:
                 self.ready.served.answer_together(batch)
 
@@ -88,7 +106,7 @@ def choose(
     if open_to_choice and seconds < _LONGEST_SECONDS:
         plan, seconds = _spread(plan, seconds, ready, engine)
     engine.set_threads(plan.threads)
-    return replace(plan, least_rows=_least_rows(ready, seconds)) if plan.fused else plan
+    return replace(plan, run_seconds=seconds)
 
 
 def fused(ready: Ready, engine: Engine, *, threads: Sequence[int], plain: float | None = None) -> float | None:
@@ -154,11 +172,12 @@ def batches(ready: Ready) -> Sequence[Sequence[Sequence[Input]]]:
     return [[inputs] * size for size in sorted(sizes) if size > 1]
 
 
-def _first_batches(ready: Ready) -> list[Sequence[Sequence[Input]]]:
-    """The same with all small ones: the executor makes something ready for each size."""
+def _batches_of(plan: Plan, ready: Ready) -> list[Sequence[Sequence[Input]]]:
+    """Those that `plan` runs, with all small ones among them."""
     sizes = {len(batch) for batch in batches(ready)}
     sizes |= set(range(2, min(_SMALL, max(sizes, default=0))))
-    return [[ready.samples[0].inputs] * size for size in sorted(sizes)]
+    together = [[ready.samples[0].inputs] * size for size in sorted(sizes)]
+    return [batch for batch in together if _rows(batch) >= plan.least_rows]
 
 
 def _least_rows(ready: Ready, seconds: float) -> int:

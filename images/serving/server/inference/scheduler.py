@@ -66,7 +66,7 @@ class Scheduler:
         self._inline_rows = prepared.plan.inline_rows
         self._delay = self._served.contract.batching.max_delay_ms / 1e3
         if self._inline_rows:
-            prepared.warm(1)
+            prepared.warm(1, batches=True)
 
     async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
         """The model's answers to inputs in forward()'s order; see `server.http.app.Inference`."""
@@ -129,16 +129,14 @@ class Scheduler:
     def _work(self) -> None:
         try:
             prepared = self._prepare()
-            threads = prepared.plan.threads
-            self._instances = Instances(prepared, self.statistics, self._hand_over)
-            serve = partial(self._instances.serve, leads=False)
-            others = [
-                warmed(lambda: prepared.warm(threads), serve, name=f"inference-{number}")
-                for number in range(1, prepared.plan.instances)
-            ]
-            prepared.warm(threads, prepared=True)
+            plan, led = prepared.plan, Future[Instances]()
+            warm, serve = partial(prepared.warm, plan.threads), lambda: led.result().serve(leads=False)
+            others = [warmed(warm, serve, name=f"inference-{number}") for number in range(1, plan.instances)]
+            prepared = prepared.lead()
             for other in others:
                 other.result()
+            self._instances = Instances(prepared, self.statistics, self._hand_over)
+            led.set_result(self._instances)
         except BaseException as error:  # noqa: BLE001 (the main thread reports it and ends the process)
             self.prepared.set_exception(error)
             return
