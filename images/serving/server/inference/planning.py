@@ -220,8 +220,3 @@ def _inline_rows(ready: Ready, engine: Engine) -> int:
         engine.set_threads(1)
     # The fastest: whatever else the machine does may slow the others down, and does not change what the model takes.
     return contract.batching.max_size if min(seconds[1:]) <= INLINE_SECONDS else 0
-
-
-def _candidates(cores: int) -> list[tuple[int, int]]:
-    """Instances and threads that make up the cores, the fewest instances first."""
-    return sorted({(1, cores), (max(1, cores // 2), min(2, cores)), (cores, 1)})
