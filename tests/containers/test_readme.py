@@ -48,8 +48,10 @@ def test_first_screen_has_two_commands() -> None:
 def test_build_serving_ends_as_promised(built: str) -> None:
     if "up to date" in built:
         return
+    # At a desk some of the steps may have nothing to do.
+    unchanged = re.findall(r"^(\w+) +unchanged$", built, re.MULTILINE)
     for line in _promised(_commands()[0]):
-        assert line.search(built), line.pattern
+        assert line.search(built) or line.pattern.partition("\\")[0] in unchanged, line.pattern
 
 
 def test_build_serving_again_does_nothing(built: str) -> None:
