@@ -449,10 +449,12 @@ def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "
 def status(_: Context, model: str = "") -> None:
     """Show which digest each channel has of each model, and whether it is in order."""
     models = (model,) if model else tuple(sorted(path.parent.name for path in MODELS.glob("*/model.yaml")))
-    rows = [row.line() for row in survey(models, now=datetime.now(UTC), office=_office())]
-    nothing = f"No release of {model or 'any model'} is there. Next: inv release --model {model or 'resnet'}"
-    for row in rows or [nothing]:
-        say(row)
+    found = False
+    for row in survey(models, now=datetime.now(UTC), office=_office()):
+        say(row.line())
+        found = True
+    if not found:
+        say(f"No release of {model or 'any model'} is there. Next: inv release --model {model or 'resnet'}")
 
 
 @command(model="only this model's", images="also every image, and containers that a killed run left")

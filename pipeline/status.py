@@ -1,6 +1,7 @@
 """Models by channels: what each has, since when, who signed it, and whether tag and log agree."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,6 +10,9 @@ from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge, placed
 from pipeline.promote import Office, drift
 from pipeline.promote import log as logs
+
+# Each row waits for cosign a dozen times, and for a registry.
+_AT_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,10 @@ class Row:
 
 def status(models: tuple[str, ...], *, now: datetime, office: Office) -> Iterator[Row]:
     """A row for each model and channel that has or had something; everything is verified from the registry."""
-    for model in models:
-        for channel in (RELEASES, *office.policy.channels):
-            if row := _row(model, channel, now, office):
-                yield row
+    places = [(model, channel) for model in models for channel in (RELEASES, *office.policy.channels)]
+    with ThreadPoolExecutor(_AT_A_TIME) as pool:
+        rows = pool.map(lambda place: _row(place[0], place[1], now, office), places)
+        yield from (row for row in rows if row)
 
 
 def _row(model: str, channel: str, now: datetime, office: Office) -> Row | None:
