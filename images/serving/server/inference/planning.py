@@ -106,7 +106,7 @@ def choose(
     if open_to_choice and seconds < _LONGEST_SECONDS:
         plan, seconds = _spread(plan, seconds, ready, engine)
     engine.set_threads(plan.threads)
-    return replace(plan, run_seconds=seconds)
+    return replace(plan, run_seconds=round(seconds, 6))
 
 
 def fused(ready: Ready, engine: Engine, *, threads: Sequence[int], plain: float | None = None) -> float | None:
