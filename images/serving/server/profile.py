@@ -64,7 +64,7 @@ def _profiled(folder: Path, threads: int) -> list[dict[str, Any]]:
     firsts = {numbers[0]: taken[numbers[0]] for numbers in by_shape(taken).values()}
     loads = [_timed(folder / contract.archive.name, list(firsts.values()), engine) for _ in range(LOADS)]
     return [
-        {"sample": number, "shapes": shapes_of(sample)} | summary([load[at] for load in loads], first=at == 0)
+        {"sample": number, "shapes": shapes_of(sample)} | summary([load[at] for load in loads])
         for at, (number, sample) in enumerate(firsts.items())
     ]
 
@@ -83,11 +83,8 @@ def _timed(path: Path, firsts: Sequence[Sample], engine: Engine) -> list[list[fl
     return measured
 
 
-def summary(loads: Sequence[Sequence[float]], *, first: bool) -> dict[str, Any]:
-    """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady.
-
-    The first shape is run as often as the executor needs at least, even where none of that can be seen.
-    """
+def summary(loads: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """What one shape's runs in several loads, in seconds, come to: milliseconds, and after how many they are steady."""
     runs = list(zip(*loads, strict=False))
     steady = [statistics.median(load[len(load) // 2 :]) for load in loads]
     # Each load is held against itself: the machine may have been slower all through one of them.
@@ -98,7 +95,7 @@ def summary(loads: Sequence[Sequence[float]], *, first: bool) -> dict[str, Any]:
         "cold": min(runs[0]) * 1e3,
         "second": min(runs[1]) * 1e3,
         "steady": min(steady) * 1e3,
-        "runs": max(WARM_UP_RUNS if first else 1, fast + 1),
+        "runs": max(WARM_UP_RUNS, fast + 1),
     }
 
 

@@ -185,13 +185,6 @@ def test_a_profile_of_a_damaged_archive_is_refused(
     ],
 )
 def test_a_plan_ends_where_runs_get_no_faster(loads: list[list[float]], runs: int) -> None:
-    found = profile.summary(loads, first=True)
+    found = profile.summary(loads)
     assert found["runs"] == runs
     assert found["cold"] == pytest.approx(1e3 * loads[0][0])
-
-
-@pytest.mark.parametrize(
-    ("load", "runs"), [([0.1, 0.1, 0.1, 0.1], 1), ([0.9, 0.1, 0.1, 0.1], 2), ([0.1, 0.9, 0.1, 0.1], 3)]
-)
-def test_a_later_shape_is_run_only_until_it_gets_no_faster(load: list[float], runs: int) -> None:
-    assert profile.summary([load], first=False)["runs"] == runs
