@@ -50,17 +50,15 @@ def _serve(contract: Contract, chosen: Settings, started: float) -> None:
 
     def prepare_model() -> Prepared:
         ready = prepare(contract, FOLDER, imported, threads=chosen.threads)
-        engine = ready.served.engine
         threads = None if chosen.plans else chosen.threads
         plan = planning.choose(
             ready,
-            engine,
             cores=cgroup.threads(),
             instances=chosen.instances,
             threads=threads,
             fusion=chosen.fusion,
         )
-        return Prepared(ready=ready, engine=engine, plan=plan)
+        return Prepared(ready=ready, plan=plan)
 
     def on_ready(prepared: Prepared) -> None:
         log.event(

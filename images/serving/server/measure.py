@@ -24,7 +24,7 @@ from server.client import Client
 from server.errors import StartError
 from server.inference.planning import Plan, fused
 from server.model import contract as contracts
-from server.model.engine import Engine, imported
+from server.model.engine import imported
 from server.model.loading import Ready, prepare
 from server.model.replaying import warm_up
 
@@ -62,8 +62,8 @@ def main() -> int:
 def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, int]) -> dict[str, Any]:
     contract = contracts.read(arguments.model)
     ready = prepare(contract, arguments.model, imported, threads=threads)
-    engine, model, inputs = ready.served.engine, ready.served.model, ready.samples[0].inputs
-    fused(ready, engine, threads=[threads])
+    model, inputs = ready.served.model, ready.samples[0].inputs
+    fused(ready, threads=[threads])
     with Client(server, contract, inputs) as client:
         turns = in_turns(
             {"in_process": lambda: model.forward(inputs), "over_the_wire": client.infer}, arguments.requests
@@ -73,18 +73,18 @@ def _measured(arguments: argparse.Namespace, threads: int, server: tuple[str, in
         "callers": [
             found
             for callers, each in dict.fromkeys([(1, threads), (threads, 1)])
-            for found in _callers(ready, engine, Plan(instances=callers, threads=each), arguments.seconds)
+            for found in _callers(ready, Plan(instances=callers, threads=each), arguments.seconds)
         ],
     }
 
 
-def _callers(ready: Ready, engine: Engine, plan: Plan, seconds: float) -> Iterator[dict[str, Any]]:
+def _callers(ready: Ready, plan: Plan, seconds: float) -> Iterator[dict[str, Any]]:
     """What callers get done of the program as torch optimises it, and with operators fused where that is faster."""
     ready.served.model.unfuse()
     kind = {"callers": plan.instances, "threads": plan.threads}
-    yield {**kind, "fused": False, **_called(ready, engine, plan, seconds)}
-    if fused(ready, engine, threads=[plan.threads]):
-        yield {**kind, "fused": True, **_called(ready, engine, plan, seconds)}
+    yield {**kind, "fused": False, **_called(ready, plan, seconds)}
+    if fused(ready, threads=[plan.threads]):
+        yield {**kind, "fused": True, **_called(ready, plan, seconds)}
 
 
 def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[str, list[float]]:
@@ -100,13 +100,13 @@ def in_turns(calls: Mapping[str, Callable[[], object]], requests: int) -> dict[s
     return measured
 
 
-def _called(ready: Ready, engine: Engine, plan: Plan, seconds: float) -> dict[str, float]:
+def _called(ready: Ready, plan: Plan, seconds: float) -> dict[str, float]:
     """What so many callers at once, each with so many threads for an operator, get done of sample 0."""
     model, inputs = ready.served.model, ready.samples[0].inputs
     warm = threading.Barrier(plan.instances)
 
     def call() -> list[float]:
-        engine.set_threads(plan.threads)
+        ready.engine.set_threads(plan.threads)
         warm_up(ready.served, ready.samples)
         warm.wait()
         times = [time.perf_counter()]

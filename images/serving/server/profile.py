@@ -90,12 +90,12 @@ def summary(loads: Sequence[Sequence[float]]) -> dict[str, Any]:
     # Each load is held against itself: the machine may have been slower all through one of them.
     slow = [all(s > _STEADY * late + _CLOCK for s, late in zip(run, steady, strict=True)) for run in runs]
     # Two in a row, so that one that is fast by chance is not taken for the beginning.
-    fast = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
+    first = next((at for at in range(len(slow) - 1) if not slow[at] and not slow[at + 1]), len(slow) - 1)
     return {
         "cold": min(runs[0]) * 1e3,
         "second": min(runs[1]) * 1e3,
         "steady": min(steady) * 1e3,
-        "runs": max(WARM_UP_RUNS, fast + 1),
+        "runs": max(WARM_UP_RUNS, first + 1),
     }
 
 

@@ -113,7 +113,7 @@ async def _serve(
             await asyncio.sleep(0.01)
         await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
         scheduler.statistics.forget()
-        _bound_memory(prepared.engine)
+        _bound_memory(prepared.ready.engine)
         if app.state == "rehearsing":
             app.state = "ready"
             on_ready(prepared)

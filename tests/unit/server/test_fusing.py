@@ -9,7 +9,7 @@ import pytest
 
 from server import cgroup, memory
 from server.inference.fusing import fuse, may_gain
-from server.model.engine import Input
+from server.model.engine import Engine, Input
 from tests.unit.server.fake_engine import FakeEngine, FakeModel, ModelError, Output
 from tests.unit.server.test_planning import Timed, ready
 
@@ -18,7 +18,7 @@ from tests.unit.server.test_planning import Timed, ready
 class Told(Timed):
     """Tells by how many threads it was run."""
 
-    engine: FakeEngine = field(default_factory=FakeEngine)
+    engine: Engine = field(default_factory=FakeEngine)
     threads: list[int] = field(default_factory=list)
 
     def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
@@ -46,8 +46,9 @@ class Unfusible(Timed):
 
 def test_what_gives_the_right_answers_is_fused(tmp_path: Path) -> None:
     model = Told()
-    made, model.engine = ready(tmp_path, model)
-    assert fuse(made, model.engine, threads=[2, 1])
+    made = ready(tmp_path, model)
+    model.engine = made.engine
+    assert fuse(made, threads=[2, 1])
     assert model.fused == ((1, 3),)
     # Fused for two, and tried with each.
     assert model.threads == [2, 2, 1]
@@ -58,8 +59,9 @@ def test_other_answers_are_told_and_all_is_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], alone: bool
 ) -> None:
     model = Wrong(alone=alone)
-    made, model.engine = ready(tmp_path, model)
-    assert not fuse(made, model.engine, threads=[2, 1])
+    made = ready(tmp_path, model)
+    model.engine = made.engine
+    assert not fuse(made, threads=[2, 1])
     assert model.fused is None
     told = json.loads(capsys.readouterr().err)
     assert (told["event"], told["level"]) == ("not-fused", "warning")
@@ -68,14 +70,14 @@ def test_other_answers_are_told_and_all_is_as_it_was(
 
 def test_what_cannot_be_fused_is_as_it_was(tmp_path: Path) -> None:
     model = Unfusible()
-    made, engine = ready(tmp_path, model)
-    assert not fuse(made, engine, threads=[1])
+    made = ready(tmp_path, model)
+    assert not fuse(made, threads=[1])
     assert model.fused is None
 
 
 @pytest.mark.parametrize(("seconds", "may"), [(0.0005, False), (0.002, True), (1.5, False)])
 def test_runs_that_are_hardly_one_or_take_long_are_left_alone(tmp_path: Path, seconds: float, may: bool) -> None:
-    made, _ = ready(tmp_path, Timed())
+    made = ready(tmp_path, Timed())
     assert may_gain(made, seconds) is may
 
 
@@ -85,5 +87,5 @@ def test_a_copy_has_to_fit_into_memory(
 ) -> None:
     monkeypatch.setattr(cgroup, "memory", lambda: limit)
     monkeypatch.setattr(memory, "resident", lambda: 1000)
-    made, _ = ready(tmp_path, Timed())
+    made = ready(tmp_path, Timed())
     assert may_gain(made, 0.02) is fits

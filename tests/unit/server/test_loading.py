@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,30 @@ def test_a_good_model_gets_ready(tmp_path: Path) -> None:
     assert isinstance(ready.served.model, FakeModel)
     # Three runs of each of the samples' two shapes.
     assert ready.served.model.calls == 3 * 2
+
+
+def test_files_are_verified_while_the_engine_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = threading.Barrier(2)
+
+    def verify(_: contract.Contract, __: Path) -> None:
+        both.wait(10)
+
+    def import_engine() -> FakeEngine:
+        both.wait(10)
+        return FakeEngine()
+
+    monkeypatch.setattr(digests, "verify", verify)
+    folder = models.write(tmp_path)
+    assert prepare(contract.read(folder), folder, import_engine, threads=1)
+
+
+def test_nothing_is_loaded_from_a_file_that_was_changed(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    folder = models.write(tmp_path)
+    (folder / "model.pt").write_text("DOUBLE")
+    with pytest.raises(DigestMismatch):
+        _prepare(folder, engine)
+    assert engine.optimized == []
 
 
 def test_the_contract_says_how_much_warming_up_there_is(tmp_path: Path) -> None:

@@ -31,12 +31,11 @@ class Timed(FakeModel):
         return super().forward(inputs)
 
 
-def ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any) -> tuple[Ready, FakeEngine]:
-    """A model that is ready, and its engine."""
+def ready(folder: Path, model: Timed, batching: Batching = ALONE, **changes: Any) -> Ready:
+    """A model that is ready."""
     described = replace(contract.read(models.write(folder, **changes)), batching=batching)
-    engine = FakeEngine()
-    made = prepare(described, folder, lambda: engine, threads=1)
-    return replace(made, served=replace(made.served, model=model)), engine
+    made = prepare(described, folder, FakeEngine, threads=1)
+    return replace(made, served=replace(made.served, model=model))
 
 
 _BATCHING = Batching(max_size=4, max_delay_ms=0)
@@ -52,14 +51,14 @@ _BATCHING = Batching(max_size=4, max_delay_ms=0)
     ],
 )
 def test_what_is_given_is_taken(tmp_path: Path, given: dict[str, Any], plan: tuple[int, int]) -> None:
-    made, engine = ready(tmp_path, Timed())
-    chosen = choose(made, engine, cores=8, **given)
+    made = ready(tmp_path, Timed())
+    chosen = choose(made, cores=8, **given)
     assert (chosen.instances, chosen.threads) == plan
 
 
 def test_one_core_leaves_nothing_to_choose(tmp_path: Path) -> None:
-    made, engine = ready(tmp_path, Timed())
-    assert choose(made, engine, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1)
+    made = ready(tmp_path, Timed())
+    assert choose(made, cores=1, instances=None, threads=None) == Plan(instances=1, threads=1)
 
 
 @pytest.mark.parametrize(
@@ -77,17 +76,17 @@ def test_cores_are_spread_where_more_gets_done(
 ) -> None:
     monkeypatch.setattr(planning, "_fastest", lambda *_: lone)
     monkeypatch.setattr(planning, "_side_by_side", lambda *_: each)
-    made, engine = ready(tmp_path, Timed())
-    assert choose(made, engine, cores=4, instances=None, threads=None, fusion=False) == plan
-    assert engine.threads() == plan.threads
+    made = ready(tmp_path, Timed())
+    assert choose(made, cores=4, instances=None, threads=None, fusion=False) == plan
+    assert made.engine.threads() == plan.threads
 
 
 def test_what_runs_take_side_by_side_is_measured_while_all_run(tmp_path: Path) -> None:
     model = Timed(seconds=0.02)
-    made, engine = ready(tmp_path, model)
+    made = ready(tmp_path, model)
     before = threading.active_count()
     # More on a busy machine.
-    assert 0.02 <= planning._side_by_side(made, engine, 3) < 0.2
+    assert 0.02 <= planning._side_by_side(made, 3) < 0.2
     assert model.calls >= 3 * 2
     assert threading.active_count() == before
 
@@ -95,10 +94,10 @@ def test_what_runs_take_side_by_side_is_measured_while_all_run(tmp_path: Path) -
 def test_a_model_that_takes_long_is_run_once_in_each_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "_LONGEST_SECONDS", 0.01)
     model = Timed(seconds=0.02)
-    made, engine = ready(tmp_path, model)
-    assert choose(made, engine, cores=2, instances=None, threads=None, fusion=False).instances == 1
+    made = ready(tmp_path, model)
+    assert choose(made, cores=2, instances=None, threads=None, fusion=False).instances == 1
     assert model.calls == 1
-    assert planning._side_by_side(made, engine, 3) >= 0.02
+    assert planning._side_by_side(made, 3) >= 0.02
     assert model.calls == 1 + 3
 
 
@@ -121,8 +120,8 @@ def test_short_batches_of_one_shape_are_run_on_the_loop(
 ) -> None:
     monkeypatch.setattr(planning, "INLINE_SECONDS", 0.02)
     inputs = [{"name": "x", "datatype": "FP32", "shape": shape}]
-    made, engine = ready(tmp_path, Timed(seconds=seconds), batching, inputs=inputs)
-    chosen = choose(made, engine, cores=2, instances=None, threads=None)
+    made = ready(tmp_path, Timed(seconds=seconds), batching, inputs=inputs)
+    chosen = choose(made, cores=2, instances=None, threads=None)
     assert chosen.inline_rows == rows
     if rows:
         assert (chosen.instances, chosen.threads) == (1, 2)
@@ -142,19 +141,19 @@ def test_operators_are_fused_where_runs_are_faster(
     model = Timed()
     monkeypatch.setattr(planning, "_fastest", lambda *_: lone if model.fused else 0.02)
     monkeypatch.setattr(planning, "_side_by_side", lambda *_: each)
-    made, engine = ready(tmp_path, model)
-    chosen = choose(made, engine, cores=4, instances=None, threads=None)
+    made = ready(tmp_path, model)
+    chosen = choose(made, cores=4, instances=None, threads=None)
     assert chosen == plan
     assert (model.fused is not None) is chosen.fused
-    assert engine.threads() == chosen.threads
+    assert made.engine.threads() == chosen.threads
 
 
 @pytest.mark.parametrize("given", [{"threads": 3}, {"instances": 1}, {"instances": 2}])
 def test_a_plan_that_is_given_is_fused_for_its_threads(tmp_path: Path, given: dict[str, Any]) -> None:
-    made, engine = ready(tmp_path, Batched(seconds=0.01))
-    chosen = choose(made, engine, cores=4, **{"instances": None, "threads": None} | given)
+    made = ready(tmp_path, Batched(seconds=0.01))
+    chosen = choose(made, cores=4, **{"instances": None, "threads": None} | given)
     assert chosen.fused
-    assert engine.threads() == chosen.threads
+    assert made.engine.threads() == chosen.threads
 
 
 @dataclass
@@ -172,9 +171,9 @@ class Batched(Timed):
 @pytest.mark.parametrize(("batching", "least"), [(Batching(max_size=6, max_delay_ms=0), 4), (ALONE, 2)])
 def test_batches_begin_where_they_are_faster_than_fused_runs(tmp_path: Path, batching: Batching, least: int) -> None:
     model = Batched(seconds=0.03)
-    made, engine = ready(tmp_path, model, batching)
-    plan = choose(made, engine, cores=1, instances=None, threads=None)
-    leading = Prepared(ready=made, engine=engine, plan=plan).lead()
+    made = ready(tmp_path, model, batching)
+    plan = choose(made, cores=1, instances=None, threads=None)
+    leading = Prepared(ready=made, plan=plan).lead()
     assert (leading.plan.fused, leading.plan.least_rows) == (True, least)
     batches = [4, 5, 6] if batching.max_size > 1 else []
     assert model.batches[len(model.batches) - len(batches) :] == batches
@@ -186,36 +185,36 @@ def test_batches_begin_where_they_are_faster_than_fused_runs(tmp_path: Path, bat
 def test_a_model_that_is_slow_alone_is_not_tried_in_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "INLINE_SECONDS", 0.001)
     model = Timed(seconds=0.03)
-    made, engine = ready(tmp_path, model, _BATCHING)
-    choose(made, engine, cores=1, instances=None, threads=None, fusion=False)
+    made = ready(tmp_path, model, _BATCHING)
+    choose(made, cores=1, instances=None, threads=None, fusion=False)
     assert set(model.batches) == {1}
 
 
 def test_a_thread_warms_up_with_samples_and_batches(tmp_path: Path) -> None:
     model = Timed()
-    made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
+    made = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
     assert [len(batch) for batch in batches(made)] == [2, 4, 6]
-    prepared = Prepared(ready=made, engine=engine, plan=Plan(instances=1, threads=3))
+    prepared = Prepared(ready=made, plan=Plan(instances=1, threads=3))
     prepared.warm(2)
-    assert engine.threads() == 2
+    assert made.engine.threads() == 2
     # Once for each of the samples' two shapes.
     assert model.batches == [1, 1]
     assert prepared.lead() == prepared
-    assert engine.threads() == 3
+    assert made.engine.threads() == 3
     assert model.batches[2:] == [2, 3, 4, 5, 6]
 
 
 def test_no_thread_is_left(tmp_path: Path) -> None:
     before = threading.active_count()
-    made, engine = ready(tmp_path, Timed(seconds=0.001))
-    choose(made, engine, cores=4, instances=None, threads=None)
+    made = ready(tmp_path, Timed(seconds=0.001))
+    choose(made, cores=4, instances=None, threads=None)
     assert threading.active_count() == before
 
 
 def test_of_a_slow_model_only_the_smallest_batch_is_measured(tmp_path: Path) -> None:
     model = Batched(seconds=0.2)
-    made, engine = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
-    plan = choose(made, engine, cores=1, instances=None, threads=None)
-    plan = Prepared(ready=made, engine=engine, plan=plan).lead().plan
+    made = ready(tmp_path, model, Batching(max_size=6, max_delay_ms=0))
+    plan = choose(made, cores=1, instances=None, threads=None)
+    plan = Prepared(ready=made, plan=plan).lead().plan
     assert (plan.fused, plan.least_rows) == (True, 7)
     assert {size for size in model.batches if size > 1} == {2}

@@ -95,7 +95,7 @@ def _run(
     def prepared() -> Prepared:
         ready = prepare(described, folder, lambda: engine, threads=1)
         served = replace(ready.served, model=model)
-        return Prepared(ready=replace(ready, served=served), engine=engine, plan=plan)
+        return Prepared(ready=replace(ready, served=served), plan=plan)
 
     async def main() -> Any:
         scheduler = Scheduler(prepared, limits)
@@ -407,9 +407,34 @@ def test_a_thread_that_cannot_warm_up_ends_the_start(tmp_path: Path) -> None:
 
     def prepared() -> Prepared:
         ready: Ready = prepare(described, tmp_path, lambda: engine, threads=1)
-        return Prepared(ready=ready, engine=engine, plan=Plan(instances=2, threads=1))
+        return Prepared(ready=ready, plan=Plan(instances=2, threads=1))
 
     scheduler = Scheduler(prepared, _LIMITS)
     scheduler.start()
     with pytest.raises(LoadFailed, match="no thread"):
         scheduler.prepared.result(timeout=5)
+
+
+def test_the_others_warm_up_while_the_first_thread_completes_the_plan(tmp_path: Path) -> None:
+    together, came = threading.Barrier(2), list[int]()
+
+    class Meeting(FakeModel):
+        """Each thread waits in its first run for the other."""
+
+        def forward(self, inputs: Sequence[Input], /) -> Sequence[Output]:
+            if (me := threading.get_ident()) not in came:
+                came.append(me)
+                together.wait(5)
+            return super().forward(inputs)
+
+    described = replace(contract.read(models.write(tmp_path)), batching=_BATCHING)
+
+    def prepared() -> Prepared:
+        ready = prepare(described, tmp_path, FakeEngine, threads=1)
+        served = replace(ready.served, model=Meeting(archive="double"))
+        return Prepared(ready=replace(ready, served=served), plan=Plan(instances=2, threads=1, fused=True))
+
+    scheduler = Scheduler(prepared, _LIMITS)
+    scheduler.start()
+    assert scheduler.prepared.result(timeout=10).plan.instances == 2
+    assert scheduler.stop(10)

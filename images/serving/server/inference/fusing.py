@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from server import cgroup, log, memory
 from server.errors import SamplesDisagree
-from server.model.engine import Engine
 from server.model.loading import Ready
 from server.model.replaying import replay, shapes_of
 
@@ -28,10 +27,10 @@ def may_gain(ready: Ready, seconds: float) -> bool:
     return fits and _LEAST_SECONDS <= seconds <= _MOST_SECONDS
 
 
-def fuse(ready: Ready, engine: Engine, *, threads: Sequence[int]) -> bool:
+def fuse(ready: Ready, *, threads: Sequence[int]) -> bool:
     """Fuses operators for the first of `threads` for one operator, where it gives the right answers with each of them;
     otherwise all is as it was. Changes the calling thread's number of threads."""
-    model, first = ready.served.model, ready.samples[0]
+    engine, model, first = ready.engine, ready.served.model, ready.samples[0]
     try:
         engine.set_threads(threads[0])
         model.fuse(first.inputs)

@@ -21,7 +21,7 @@ class Instances:
     def __init__(self, prepared: Prepared, statistics: Statistics, deliver: Callable[[list[Done]], None]) -> None:
         """`deliver` is called in the threads, once a batch."""
         self._served = prepared.ready.served
-        self._engine = prepared.engine
+        self._engine = prepared.ready.engine
         self._plan = prepared.plan
         self._statistics = statistics
         self._deliver = deliver

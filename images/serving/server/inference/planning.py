@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 from server.inference.fusing import fuse, may_gain
-from server.model.engine import Engine, Input
+from server.model.engine import Input
 from server.model.loading import Ready
 from server.model.replaying import by_shape
 
@@ -38,7 +38,7 @@ class Plan:
 
     Batches of at most `inline_rows` rows are run on the event loop's own thread instead; 0 where it runs none. Where
     operators are `fused` for single requests, fewer than `least_rows` rows are no batch but run one after the other.
-    `run_seconds` is what a request took in one of the threads while the others ran, too; 0 where that does not matter.
+    `run_seconds` is what a request took when as many ran as may; 0 where nothing depends on it.
     """
 
     instances: int
@@ -55,13 +55,12 @@ class Prepared:
     """A model that gives the right answers, and how it is going to be run."""
 
     ready: Ready
-    engine: Engine
     plan: Plan
 
     def warm(self, threads: int, *, batches: bool = False) -> None:
         """Makes the calling thread one that runs the model, with `threads` for one operator: runs each shape, and where
         the thread has batches of its own also these."""
-        self.engine.set_threads(threads)
+        self.ready.engine.set_threads(threads)
         samples = self.ready.samples
         shapes = [[samples[first].inputs] for first, *_ in by_shape(samples).values()]
         self._run([*shapes, *(_batches_of(self.plan, self.ready) if batches else ())])
@@ -73,7 +72,7 @@ class Prepared:
         are run here for all threads: the executor makes something ready for each size. To be called in the thread that
         prepared the model, which has run the samples already, until the executor had specialised for their shapes.
         """
-        self.engine.set_threads(self.plan.threads)
+        self.ready.engine.set_threads(self.plan.threads)
         plan = self.plan
         if plan.fused:
             plan = replace(plan, least_rows=_least_rows(self.ready, plan.run_seconds))
@@ -87,36 +86,34 @@ class Prepared:
                 self.ready.served.answer_together(batch)
 
 
-def choose(
-    ready: Ready, engine: Engine, *, cores: int, instances: int | None, threads: int | None, fusion: bool = True
-) -> Plan:
+def choose(ready: Ready, *, cores: int, instances: int | None, threads: int | None, fusion: bool = True) -> Plan:
     """The plan for `cores`; `instances` and `threads` are taken as given where they are, and operators are fused only
     with `fusion`. To be called in the thread that will serve, whose number of threads it changes."""
-    inline = _inline_rows(ready, engine)
+    inline = _inline_rows(ready)
     open_to_choice = not (instances or threads or inline) and cores > 1
     instances = instances or (1 if inline else max(1, cores // (threads or cores)))
     plan = Plan(instances=instances, threads=threads or max(1, cores // instances), inline_rows=inline)
     if inline:
         return plan
-    engine.set_threads(plan.threads)
+    ready.engine.set_threads(plan.threads)
     seconds = _fastest(ready)
     tried = (plan.threads, 1) if open_to_choice else (plan.threads,)
-    if fusion and (faster := fused(ready, engine, plain=seconds, threads=tried)):
+    if fusion and (faster := fused(ready, plain=seconds, threads=tried)):
         plan, seconds = replace(plan, fused=True), faster
     if open_to_choice and seconds < _LONGEST_SECONDS:
-        plan, seconds = _spread(plan, seconds, ready, engine)
-    engine.set_threads(plan.threads)
+        plan, seconds = _spread(plan, seconds, ready)
+    ready.engine.set_threads(plan.threads)
     return replace(plan, run_seconds=round(seconds, 6))
 
 
-def fused(ready: Ready, engine: Engine, *, threads: Sequence[int], plain: float | None = None) -> float | None:
+def fused(ready: Ready, *, threads: Sequence[int], plain: float | None = None) -> float | None:
     """Fuses operators for the first of `threads`, where that is worth it and right by all of them: the seconds of a run
     then. `plain` are those without, where they are known. Leaves the calling thread with the first of `threads`."""
-    engine.set_threads(threads[0])
+    ready.engine.set_threads(threads[0])
     plain = plain or _fastest(ready)
-    if not may_gain(ready, plain) or not fuse(ready, engine, threads=threads):
+    if not may_gain(ready, plain) or not fuse(ready, threads=threads):
         return None
-    engine.set_threads(threads[0])
+    ready.engine.set_threads(threads[0])
     seconds = _fastest(ready)
     if _WORTH * seconds < plain:
         return seconds
@@ -124,11 +121,11 @@ def fused(ready: Ready, engine: Engine, *, threads: Sequence[int], plain: float 
     return None
 
 
-def _spread(plan: Plan, seconds: float, ready: Ready, engine: Engine) -> tuple[Plan, float]:
+def _spread(plan: Plan, seconds: float, ready: Ready) -> tuple[Plan, float]:
     """The better of a plan that gives all cores to one run after the other, each of which takes so many `seconds`, and
     of one core for each of several, which wait for nobody at barriers. A lone run may have all of them all the same."""
     cores = plan.threads
-    each = _side_by_side(ready, engine, cores)
+    each = _side_by_side(ready, cores)
     if each >= cores * seconds:
         return plan, seconds
     wide = cores if _WORTH * seconds < each else 0
@@ -151,12 +148,12 @@ def _fastest(ready: Ready, barrier: threading.Barrier | None = None) -> float:
     return min(times)
 
 
-def _side_by_side(ready: Ready, engine: Engine, count: int) -> float:
+def _side_by_side(ready: Ready, count: int) -> float:
     """The seconds of a run while so many threads run on one core each."""
     barrier = threading.Barrier(count)
 
     def fastest() -> float:
-        engine.set_threads(1)
+        ready.engine.set_threads(1)
         return _fastest(ready, barrier)
 
     with ThreadPoolExecutor(count) as pool:
@@ -204,7 +201,7 @@ def _rows(batch: Sequence[Sequence[Input]]) -> int:
     return sum(inputs[0][1][0] for inputs in batch)
 
 
-def _inline_rows(ready: Ready, engine: Engine) -> int:
+def _inline_rows(ready: Ready) -> int:
     """How many rows a run on the event loop may have: a full batch, if its time is known and short, or none."""
     contract, together = ready.served.contract, batches(ready)
     if not together or any(size < 0 for tensor in contract.inputs for size in tensor.shape[1:]):
@@ -217,6 +214,6 @@ def _inline_rows(ready: Ready, engine: Engine) -> int:
         seconds.append(time.perf_counter() - started)
         if len(seconds) == 1 and seconds[0] > 10 * INLINE_SECONDS:
             return 0
-        engine.set_threads(1)
+        ready.engine.set_threads(1)
     # The fastest: whatever else the machine does may slow the others down, and does not change what the model takes.
     return contract.batching.max_size if min(seconds[1:]) <= INLINE_SECONDS else 0

@@ -23,6 +23,11 @@ class Ready:
     samples: tuple[Sample, ...]
     differences: dict[str, dict[str, float]]
 
+    @property
+    def engine(self) -> Engine:
+        """What loaded it and runs it."""
+        return self.served.engine
+
 
 def prepare(contract: Contract, folder: Path, import_engine: Callable[[], Engine], *, threads: int) -> Ready:
     """Verifies, loads, optimises, replays and warms up, in the calling thread, which is the one that will serve.
