@@ -118,3 +118,11 @@ def test_a_refusal_tells_everything_at_once() -> None:
     text = told(f"{DIGEST} does not verify", judge(_without(SPDX), channel="staging"))
     assert "does not verify: 2 to mend." in text
     assert text.count("Fix: ") == 2
+
+
+def test_evidence_by_somebody_else_says_how_to_trust_him() -> None:
+    found = evidence()
+    by_nobody = replace(found, attestations=tuple(replace(each, by=()) for each in found.attestations))
+    cures = {each.fix for each in judge(by_nobody, channel="staging") if each.rule == "evidence-signature"}
+    assert len(cures) == 1
+    assert "the channel's signers in promotion.toml" in cures.pop()

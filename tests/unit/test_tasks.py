@@ -106,3 +106,19 @@ def test_an_unknown_model_is_told_before_anything_is_asked_of_the_engine() -> No
         NAMESPACE["train"](Context(), model="resent")
     assert ended.value.code == SpecError.exit_code
     assert "resnet" in str(ended.value.message)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("", "No release of any model is there. Next: inv release --model resnet"),
+        ("gate", "No release of gate is there"),
+    ],
+)
+def test_where_nothing_is_released_status_says_so(
+    model: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tasks, "_office", lambda: None)
+    monkeypatch.setattr(tasks, "survey", lambda *_, **__: iter(()))
+    tasks.status(Context(), model=model)
+    assert said in capsys.readouterr().out
