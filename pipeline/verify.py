@@ -30,10 +30,10 @@ def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry,
             )
     evidence = collect(repository, digest, signers=signers, registry=registry, cosign=cosign)
     # Where it was signed for is asked of the signature: anybody may verify an image of any channel.
-    places = [each.annotations.get(CHANNEL, "") for each in evidence.signatures]
-    here = [
-        place for place, each in zip(places, evidence.signatures, strict=True) if each.repository == str(repository)
-    ]
-    if findings := judge(evidence, channel=(here or places or [""])[-1]):
+    # An approval is signed for no place.
+    signed = [each for each in evidence.signatures if CHANNEL in each.annotations]
+    here = [each for each in signed if each.repository == str(repository)]
+    channel = (here or signed)[-1].annotations[CHANNEL] if signed else ""
+    if findings := judge(evidence, channel=channel):
         raise VerifyError(told(f"{reference} does not verify", findings))
     return evidence

@@ -97,6 +97,11 @@ class Evidence:
         """The one that verifies under this name, if there is one."""
         return next((each for each in self.attestations if each.name == name and each.by), None)
 
+    @property
+    def bound(self) -> str:
+        """What a signature that binds all that is attached names: see `binding`."""
+        return binding(tuple(each.payload for each in self.attestations))
+
 
 def binding(payloads: tuple[str, ...]) -> str:
     """The digest of all attestations of a release, by the SHA-256 of each: what its signature binds together."""

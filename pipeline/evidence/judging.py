@@ -11,10 +11,8 @@ from pipeline.evidence import (
     GATES,
     REQUIRED,
     TEST_RESULT,
-    Attestation,
     Evidence,
     Signature,
-    binding,
     finding,
 )
 
@@ -103,10 +101,6 @@ def _signed(evidence: Evidence, channel: str) -> Iterator[Finding]:
         text = f"is signed for {', '.join(sorted(places))}, and not for this repository as {channel}"
         cure = "The signature was copied. Promote the image with `inv promote`, which signs it for its place."
         yield finding("signature-of-another-place", place, text, cure)
-    elif not any(each.annotations.get(EVIDENCE) == _bound(evidence.attestations) for each in here):
+    elif not any(each.annotations.get(EVIDENCE) == evidence.bound for each in here):
         text = "what is attached is not what the signature binds: an attestation was removed, added or exchanged"
         yield finding("evidence-changed", place, text, _AGAIN)
-
-
-def _bound(attestations: tuple[Attestation, ...]) -> str:
-    return binding(tuple(each.payload for each in attestations))

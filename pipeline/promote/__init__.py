@@ -1,14 +1,15 @@
 """A digest from one channel to the next, and back: verified from the registry alone, signed for its place, logged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 
 from pipeline import policy as policies
 from pipeline.artifacts import Finding
-from pipeline.errors import PromoteError
-from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, binding, finding, told, written
+from pipeline.errors import PromoteError, VerifyError
+from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, finding, told, written
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
 from pipeline.oci import Registry, Repository
@@ -46,7 +47,8 @@ def promote(
     """Brings a model's image into a channel: the `digest`, or what the channel before has now.
 
     The image is copied by digest with all that hangs on it, signed for this channel and repository, entered in the
-    log, and then the channel's tag is moved. What was begun and not finished is completed by running it again.
+    log, and then the channel's tag is moved. What was begun and not finished is completed by running it again, and
+    evidence that is another one now, or is damaged in the channel, is brought again.
     Returns the log's entry, or None where nothing was to do or with `dry_run`.
 
     Raises:
@@ -72,7 +74,9 @@ def promote(
         return None
     with hold(target, office.holder, registry=office.registry) as still:
         log = _log(target, channel, office)
-        if log.current is None or log.current.digest != digest:
+        entry = log.current if log.current and log.current.digest == digest else None
+        renewed = entry is not None and not _is_there(evidence, target, channel, office)
+        if entry is None or renewed:
             _bring(evidence, target, channel, office)
             entry = logs.following(
                 log,
@@ -82,16 +86,13 @@ def promote(
                 version=_version(evidence),
                 digest=digest,
                 source=channel.source,
-                reason="",
+                reason="the same image with other evidence" if renewed else "",
                 by=office.holder.name,
                 at=written(now),
             )
-            still()
-            logs.append(log, entry, repository=target, registry=office.registry, cosign=office.cosign, key=office.key)
+            _enter(entry, log, target, still, office)
         elif _tagged(target, to, office.registry) == digest:
             return None
-        else:
-            entry = log.current
         still()
         _move(target, to, digest, office.registry)
     return entry
@@ -112,35 +113,27 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
         raise PromoteError("A rollback needs a reason, which the log keeps: --reason 'what went wrong'.")
     with hold(target, office.holder, registry=office.registry) as still:
         log = _log(target, asked, office)
-        if (
-            (begun := log.current)
-            and begun.action == "rollback"
-            and to in {"", begun.digest}
-            and _is_behind(log, target, office)
-        ):
-            still()
-            _move(target, channel, begun.digest, office.registry)
-            return begun
-        before = _before(log, to, target)
-        evidence = collect(target, before.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
+        entry = _begun(log, to, target, office)
+        back = entry or _before(log, to, target)
+        evidence = collect(target, back.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
         if findings := (*judge(evidence, channel=channel), *_unknown(office.key, asked)):
-            raise PromoteError(told(f"{model} cannot go back to {before.digest}", findings))
-        entry = logs.following(
-            log,
-            action="rollback",
-            channel=channel,
-            model=model,
-            version=before.version,
-            digest=before.digest,
-            source=channel,
-            reason=reason.strip(),
-            by=office.holder.name,
-            at=written(now),
-        )
+            raise PromoteError(told(f"{model} cannot go back to {back.digest}", findings))
+        if entry is None:
+            entry = logs.following(
+                log,
+                action="rollback",
+                channel=channel,
+                model=model,
+                version=back.version,
+                digest=back.digest,
+                source=channel,
+                reason=reason.strip(),
+                by=office.holder.name,
+                at=written(now),
+            )
+            _enter(entry, log, target, still, office)
         still()
-        logs.append(log, entry, repository=target, registry=office.registry, cosign=office.cosign, key=office.key)
-        still()
-        _move(target, channel, before.digest, office.registry)
+        _move(target, channel, back.digest, office.registry)
     return entry
 
 
@@ -241,31 +234,55 @@ def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Off
     digest = evidence.digest
     say(f"  copying {evidence.repository.at(digest)} to {target}")
     office.cosign.copy(evidence.repository.at(digest), f"{target}:{digest.replace(':', '-')}")
-    bound = binding(tuple(each.payload for each in evidence.attestations))
-    notes = {CHANNEL: channel.name, EVIDENCE: bound}
+    notes = {CHANNEL: channel.name, EVIDENCE: evidence.bound}
     office.cosign.sign(target.at(digest), key=office.key, annotations=notes)
     arrived = collect(target, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
     if findings := judge(arrived, channel=channel.name):
         raise PromoteError(told(f"{target.at(digest)} did not arrive as it was sent", findings))
 
 
+def _is_there(evidence: Evidence, target: Repository, channel: Channel, office: Office) -> bool:
+    """Whether a channel has a digest whole, and with the very evidence that it has where it comes from."""
+    try:
+        there = collect(
+            target, evidence.digest, signers=channel.signers, registry=office.registry, cosign=office.cosign
+        )
+    except VerifyError:
+        return False
+    return not judge(there, channel=channel.name) and there.bound == evidence.bound
+
+
+def _enter(entry: Entry, log: Log, target: Repository, still: Callable[[], None], office: Office) -> None:
+    """Signs an entry, which takes its time, and puts it into the log if nobody else has the lock by then."""
+    content = logs.signed(entry, repository=target, cosign=office.cosign, key=office.key)
+    still()
+    logs.append(log, content, repository=target, registry=office.registry)
+
+
 def _before(log: Log, to: str, target: Repository) -> Entry:
-    """The entry to go back to: the newest with digest `to`, or the newest with another digest than the current one."""
+    """The entry to go back to: the newest with digest `to`, or the newest with another digest than the current one that
+    no rollback has put away since it was promoted."""
     current = log.current.digest if log.current else ""
+    away = set[str]()
+    for was, now in pairwise(log.entries):
+        away = (away | {was.digest} if now.action == "rollback" else away) - {now.digest}
     for entry in reversed(log.entries):
-        if entry.digest == to or (not to and entry.digest != current):
+        if entry.digest == to or (not to and entry.digest not in {current, *away}):
             return entry
     known = ", ".join(dict.fromkeys(entry.digest for entry in reversed(log.entries))) or "none"
     raise PromoteError(
-        f"{target}: the log has no {to or 'digest before the current one'} to go back to. It has: {known}. "
-        "Only what was promoted to this channel can be put back; promote anything else."
+        f"{target}: the log has no {to or 'good digest before the current one'} to go back to. It has: {known}. "
+        "Only what was promoted to this channel can be put back, and what a rollback has put away only by --to; "
+        "promote anything else."
     )
 
 
-def _is_behind(log: Log, target: Repository, office: Office) -> bool:
-    """Whether the tag still names what the newest entry of the log has put away: that run did not come to its end."""
-    tagged = _tagged(target, log.entries[-1].channel, office.registry)
-    return len(log.entries) > 1 and tagged == log.entries[-2].digest != log.entries[-1].digest
+def _begun(log: Log, to: str, target: Repository, office: Office) -> Entry | None:
+    """The rollback, to any digest or to `to`, that the log ends with while the tag still names what that put away."""
+    if len(log.entries) < 2 or (newest := log.entries[-1]).action != "rollback" or to not in {"", newest.digest}:
+        return None
+    tagged = _tagged(target, newest.channel, office.registry)
+    return newest if tagged == log.entries[-2].digest != newest.digest else None
 
 
 def _current(source: Repository, name: str, registry: Registry) -> str:

@@ -18,6 +18,8 @@ _ARTIFACT = "application/vnd.torchyard.promotion-lock.v1+json"
 # Seconds: a write takes far less, and whoever was killed while he held it does so for no longer than a lease.
 _SETTLE = 1.0
 _LEASE = 600.0
+# By how much the clocks of two machines may differ.
+_SKEW = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,32 +47,38 @@ def hold(repository: Repository, holder: Holder, *, registry: Registry) -> Itera
 
     def still() -> None:
         found = _holder(repository, registry)
-        if not found or (found["holder"], found["process"]) != (holder.name, str(holder.process)):
+        if found != holder:
             raise _busy(repository, found)
 
     still()
     try:
         yield still
     finally:
-        # Where the registry is gone, so is the lock's use; the next run takes it over.
+        # Where the registry is gone, so is the lock's use; the next run takes it over. Whoever lost it leaves it alone.
         with suppress(RegistryError):
-            _write(repository, registry)
+            if _holder(repository, registry) == holder:
+                _write(repository, registry)
 
 
-def _holder(repository: Repository, registry: Registry) -> dict[str, str] | None:
+def _holder(repository: Repository, registry: Registry) -> Holder | None:
+    """Who holds it now. Anybody may have written it: what is no lock, or one for longer than a lease, is nobody's."""
     found = registry.manifest(repository, TAG)
-    notes = found.annotations if found else {}
-    return notes if notes.get("holder") and float(notes["until"]) > time.time() else None
+    try:
+        notes = found.annotations if found else {}
+        held, left = Holder(name=notes["holder"], process=int(notes["process"])), float(notes["until"]) - time.time()
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return held if 0 < left <= _LEASE + _SKEW else None
 
 
-def _is_gone(found: dict[str, str], holder: Holder) -> bool:
+def _is_gone(found: Holder, holder: Holder) -> bool:
     """Whether the holder is a run of ours that has ended, or this very one."""
-    if found["holder"] != holder.name:
+    if found.name != holder.name:
         return False
-    if (process := int(found["process"])) == holder.process:
+    if found.process == holder.process:
         return True
     try:
-        os.kill(process, 0)
+        os.kill(found.process, 0)
     except ProcessLookupError:
         return True
     except PermissionError:
@@ -83,8 +91,8 @@ def _write(repository: Repository, registry: Registry, **annotations: str) -> No
     registry.put_manifest(repository, TAG, manifest(empty, (empty,), artifact=_ARTIFACT, **annotations))
 
 
-def _busy(repository: Repository, found: dict[str, str] | None) -> PromoteError:
-    who = f"{found['holder']} (process {found['process']})" if found else "somebody else"
+def _busy(repository: Repository, found: Holder | None) -> PromoteError:
+    who = f"{found.name} (process {found.process})" if found else "somebody else"
     return PromoteError(
         f"{repository}: {who} is promoting or rolling back just now, and was first. Nothing of yours was done. "
         "Wait for that to end, look at `inv status`, and run it again if it is still what you want."

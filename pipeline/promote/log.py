@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from pipeline.artifacts import Finding
-from pipeline.evidence import PROMOTION, finding
+from pipeline.evidence import PROMOTION, finding, when
 from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest
 from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
 
@@ -66,10 +66,13 @@ def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Reg
     previous = ""
     for number, content in enumerate(envelopes, start=1):
         where = f"{repository}:{TAG}, entry {number}"
-        entry = _entry(content)
-        if entry is None:
+        read_there = _entry(content)
+        if read_there is None:
             problems.append(finding("log-entry", where, "it is no entry of a promotion log", _RESTORE))
             break
+        place, entry = read_there
+        if place != str(repository):
+            problems.append(finding("log-of-another-place", where, f"it was signed for {place}", _RESTORE))
         if (entry.sequence, entry.previous) != (number, previous):
             said = f"number {entry.sequence} after {entry.previous or 'none'}"
             text = f"it says to be {said}, and it is number {number} after {previous or 'none'}"
@@ -82,13 +85,17 @@ def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Reg
     return Log(entries=tuple(entries), blobs=found.layers, problems=tuple(problems))
 
 
-def append(log: Log, entry: Entry, *, repository: Repository, registry: Registry, cosign: Cosign, key: Key) -> None:
-    """Signs an entry and puts the log with it into the registry, in one write."""
+def signed(entry: Entry, *, repository: Repository, cosign: Cosign, key: Key) -> bytes:
+    """An entry for the log of a repository, in its signed envelope."""
     subject = {"name": str(repository), "digest": {"sha256": entry.digest.removeprefix("sha256:")}}
     document = {"_type": STATEMENT, "subject": [subject], "predicateType": PROMOTION, "predicate": asdict(entry)}
     statement = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-    content = envelope(statement, cosign=cosign, key=key)
-    blob = registry.put_blob(repository, content, media_type=_ENVELOPE)
+    return envelope(statement, cosign=cosign, key=key)
+
+
+def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry) -> None:
+    """Puts the log with a signed entry at its end into the registry, in one write."""
+    blob = registry.put_blob(repository, entry, media_type=_ENVELOPE)
     empty = registry.put_blob(repository, b"{}", media_type=EMPTY)
     registry.put_manifest(repository, TAG, manifest(empty, (*log.blobs, blob), artifact=_ARTIFACT))
 
@@ -99,10 +106,15 @@ def following(log: Log, **facts: Any) -> Entry:
     return Entry(sequence=len(log.entries) + 1, previous=previous, **facts)
 
 
-def _entry(content: bytes) -> Entry | None:
+def _entry(content: bytes) -> tuple[str, Entry] | None:
+    """The repository that an entry was made for, and the entry; None for what is none. Anybody may have written it."""
     try:
         statement = json.loads(base64.b64decode(json.loads(content)["payload"], validate=True))
-        return Entry(**statement["predicate"]) if statement["predicateType"] == PROMOTION else None
+        (subject,), entry = statement["subject"], Entry(**statement["predicate"])
+        words = [value for name, value in asdict(entry).items() if name != "sequence"]
+        when(entry.at)
+        whole = statement["predicateType"] == PROMOTION and all(isinstance(each, str) for each in words)
+        return (str(subject["name"]), entry) if whole else None
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import tarfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -23,9 +24,10 @@ from pipeline.promote import Office, approve, drift, lock, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder
 from pipeline.settings import HOME
-from pipeline.signing import STATEMENT, attested
+from pipeline.signing import STATEMENT, Key, attested
 from pipeline.sigstore import GITHUB, TOKEN, Claimed
 from pipeline.status import status
+from pipeline.verify import verify
 from tests.unit.evidence_values import NOW, RUNTIME, evidence
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
@@ -61,7 +63,7 @@ def _layer(content: bytes) -> bytes:
     return gzip.compress(out.getvalue(), mtime=0)
 
 
-def _release(office: Office, content: bytes = b"weights") -> str:
+def _release(office: Office, content: bytes = b"weights", *, judged: str = "2026-11-25T11:00:00Z") -> str:
     """Puts a release of a tiny model into the registry, signed as `inv release` does; returns its digest."""
     store, where = office.registry, office.repository(RELEASES, "tiny")
     archive = f"sha256:{digest_of(content).removeprefix('sha256:')}"
@@ -78,6 +80,7 @@ def _release(office: Office, content: bytes = b"weights") -> str:
     for each in evidence().attestations:
         predicate = json.loads(json.dumps(dict(each.predicate)))
         if each.verdict:
+            predicate["verdict"]["at"] = judged
             predicate["verdict"]["digest"] = archive if each.verdict["gate"] == "check" else config.digest
         statement = _statement(each.kind, predicate, image.digest)
         payloads.append(digest_of(statement).removeprefix("sha256:"))
@@ -204,6 +207,132 @@ def test_what_was_there_before_is_put_back_and_the_reason_kept(office: Office) -
         rollback("tiny", channel="staging", reason=" ", now=NOW, office=office)
 
 
+def test_a_rollback_goes_back_to_nothing_that_was_put_away(office: Office) -> None:
+    digests = [_release(office, content) for content in (b"one", b"two", b"three")]
+    for content in (b"one", b"two", b"three"):
+        _release(office, content)
+        promote("tiny", to="staging", now=NOW, office=office)
+    back = [rollback("tiny", channel="staging", reason="slower", now=NOW, office=office).digest for _ in range(2)]
+    assert back == [digests[1], digests[0]]
+    with pytest.raises(PromoteError, match="no good digest before the current one"):
+        rollback("tiny", channel="staging", reason="slower", now=NOW, office=office)
+    assert rollback("tiny", channel="staging", to=digests[1], reason="it was the data", now=NOW, office=office)
+    _release(office, b"three")
+    promote("tiny", to="staging", now=NOW, office=office)
+    _release(office, b"two")
+    promote("tiny", to="staging", now=NOW, office=office)
+    # Promoted once more, it is good again.
+    assert rollback("tiny", channel="staging", reason="slower", now=NOW, office=office).digest == digests[2]
+
+
+def test_newer_evidence_of_the_same_image_goes_through_the_channels(office: Office) -> None:
+    digest = _release(office)
+    for to in ("staging", "production"):
+        promote("tiny", to=to, now=NOW, office=office)
+    later = NOW + timedelta(days=20)
+    with pytest.raises(PromoteError, match="verdict-too-old"):
+        promote("tiny", to="production", now=later, office=office)
+    assert _release(office, judged="2026-12-15T11:00:00Z") == digest
+    for to in ("staging", "production"):
+        entry = promote("tiny", to=to, now=later, office=office)
+        assert entry
+        assert (entry.sequence, entry.digest, entry.reason) == (2, digest, "the same image with other evidence")
+        assert promote("tiny", to=to, now=later, office=office) is None
+    assert {row.problems for row in status(("tiny",), now=later, office=office)} == {()}
+
+
+def _without_an_attestation(office: Office, channel: str, digest: str) -> None:
+    where, name = office.repository(channel, "tiny"), attached(digest, "att")
+    found = office.registry.manifest(where, name)
+    assert found
+    office.registry.put_manifest(where, name, manifest(found.config, found.layers[1:]))
+
+
+def test_evidence_that_is_damaged_in_a_channel_is_brought_again(office: Office) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    _without_an_attestation(office, "staging", digest)
+    with pytest.raises(PromoteError, match="evidence-missing"):
+        promote("tiny", to="production", now=NOW, office=office)
+    assert promote("tiny", to="staging", now=NOW, office=office)
+    assert promote("tiny", to="production", now=NOW, office=office)
+
+
+def test_a_log_of_another_place_is_refused(office: Office) -> None:
+    _release(office)
+    for to in ("staging", "production"):
+        promote("tiny", to=to, now=NOW, office=office)
+    _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, (staging, production) = office.registry, (office.repository(to, "tiny") for to in ("staging", "production"))
+    for name in (logs.TAG, "staging"):
+        found = store.manifest(staging, name)
+        assert found
+        store.put_manifest(production, "production" if name == "staging" else name, found)
+    assert {problem.rule for problem in _log(office, "production").problems} == {"log-of-another-place"}
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: promote("tiny", to="production", now=NOW, office=office),
+        lambda: rollback("tiny", channel="production", reason="slower", now=NOW, office=office),
+    )
+    for act in acts:
+        with pytest.raises(PromoteError, match="log-of-another-place"):
+            act()
+
+
+def test_whoever_loses_the_lock_while_he_signs_writes_nothing(office: Office) -> None:
+    class Slow(FakeCosign):
+        """Somebody else takes the lock while an entry of the log is signed."""
+
+        def sign_bytes(self, content: bytes, *, key: Key) -> str:
+            _held(office, holder="you@there", process="7", until=str(time.time() + 60))
+            return super().sign_bytes(content, key=key)
+
+    _release(office)
+    assert isinstance(office.registry, FakeRegistry)
+    slow = replace(office, cosign=Slow(office.registry))
+    with pytest.raises(PromoteError, match=r"you@there \(process 7\) is promoting .* Nothing of yours was done"):
+        promote("tiny", to="staging", now=NOW, office=slow)
+    assert (_log(office).entries, _has(office, "staging")) == ((), "")
+    # The lock is still the other's.
+    with pytest.raises(PromoteError, match=r"you@there \(process 7\)"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def _held(office: Office, **notes: str) -> None:
+    where = office.repository("staging", "tiny")
+    empty = office.registry.put_blob(where, b"{}", media_type="empty")
+    office.registry.put_manifest(where, lock.TAG, manifest(empty, (empty,), **notes))
+
+
+@pytest.mark.parametrize(
+    "notes",
+    [
+        {"holder": "you@there"},
+        {"holder": "you@there", "process": "7", "until": "soon"},
+        {"holder": "you@there", "process": "seven", "until": "1e10"},
+        {"holder": "you@there", "process": "7", "until": "inf"},
+        {"holder": "you@there", "process": "7", "until": "nan"},
+        {"holder": "you@there", "process": "7", "until": str(time.time() + 7200)},
+    ],
+)
+def test_what_is_no_lock_holds_nobody_up(office: Office, notes: dict[str, str]) -> None:
+    _release(office)
+    _held(office, **notes)
+    assert promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_an_approval_is_no_signature_for_a_place(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "cosign.pub").touch()
+    signers = tuple(replace(each, key=tmp_path / "cosign.pub") for each in office.policy.signers.values())
+    reference = office.repository(RELEASES, "tiny").at(_release(office))
+    approve("tiny", to="staging", office=office)
+    assert verify(reference, signers=signers, registry=office.registry, cosign=office.cosign)
+    promote("tiny", to="staging", now=NOW, office=office)
+    approve("tiny", to="production", office=office)
+    reference = reference.replace("/releases/", "/staging/")
+    assert verify(reference, signers=signers, registry=office.registry, cosign=office.cosign)
+
+
 class _Dying(FakeRegistry):
     """Fails when the tag of staging is moved, until it is mended."""
 
@@ -237,6 +366,14 @@ def test_a_run_that_ended_before_the_tag_moved_is_completed(office: Office) -> N
         act()
         assert len(_log(office).entries) == entries + 1
         assert _has(office, "staging") == (second if before == first else first)
+    store.broken = True
+    with pytest.raises(RegistryError):
+        rollback("tiny", channel="staging", to=second, reason="it was the data", now=NOW, office=office)
+    store.broken = False
+    _without_an_attestation(office, "staging", second)
+    with pytest.raises(PromoteError, match="evidence-missing"):
+        rollback("tiny", channel="staging", reason="it was the data", now=NOW, office=office)
+    assert _has(office, "staging") == first
 
 
 def test_a_moved_tag_is_drift_and_stops_what_builds_on_it(office: Office) -> None:
