@@ -347,13 +347,14 @@ def release(_: Context, model: str, locked: bool = False, device: str = "") -> N
     """Push a judged image by digest, with SBOMs, provenance and verdicts attached, and sign it."""
     started, line = time.monotonic(), _line(model, locked=locked, device=device)
     made = line.release(_desk(connect()), releases=settings.load().releases, source=source(HOME))
-    records.write(BUILD / model / "release.json", made, inputs=made.evidence)
-    say(f"{model} is released in {time.monotonic() - started:.0f} s; {made.sent / 2**20:,.1f} MiB of layers were sent:")
+    name = made.image.archive.trained.spec.name
+    records.write(BUILD / name / "release.json", made, inputs=made.evidence)
+    say(f"{name} is released in {time.monotonic() - started:.0f} s; {made.sent / 2**20:,.1f} MiB of layers were sent:")
     say(f"  {made.repository}@{made.digest}")
     for reference in (f"{made.repository}@{made.model}", made.stored):
         if reference:
             say(f"  {reference} (the archive alone, for `inv fetch`)")
-    say(f"Next: inv promote --model {model} --to staging")
+    say(f"Next: inv promote --model {name} --to staging")
     _hand_on("digest", made.digest)
 
 

@@ -44,7 +44,7 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
     repository(releases, "model")
-    if re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@", store):
+    if has_secret(store):
         raise SettingsError(
             f"store.url, or {STORE}, has a password or a token in it, which would be in every reference. "
             "Leave it to what the store's SDK or git knows."
@@ -55,6 +55,11 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
         sigstore=sigstore,
         store=store.rstrip("/"),
     )
+
+
+def has_secret(url: str) -> bool:
+    """Whether a store's URL, or a reference in it, has a password or a token in it."""
+    return re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@", url) is not None
 
 
 def _sigstore(asked: Mapping[str, str], folder: Path) -> Instance:

@@ -17,18 +17,23 @@ _HOST = ("--universal", "--python-version", "3.11")
 _IMAGE = ("--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:")
 
 
+def sources(home: Path) -> tuple[Path, ...]:
+    """Every requirements.in: the host's, and those of the images."""
+    folders = ("images/*", "tests/containers/*")
+    found = sorted(path for folder in folders for path in home.glob(f"{folder}/requirements.in"))
+    return (home / "requirements.in", *found)
+
+
 def stale(home: Path) -> Iterator[Stale]:
     """The lock beside each requirements.in, every package at the newest version that the others allow.
 
     Raises:
         PinsError: uv found no solution, or no index.
     """
-    folders = ("images/*", "tests/containers/*")
-    sources = sorted(path.relative_to(home) for folder in folders for path in home.glob(f"{folder}/requirements.in"))
-    for source in (Path("requirements.in"), *sources):
-        lock = home / source.with_suffix(".lock")
+    for path in sources(home):
+        source, lock = path.relative_to(home), path.with_suffix(".lock")
         progress.say(f"resolving {source}")
-        text = _compiled(source, home, _IMAGE if source in sources else _HOST)
+        text = _compiled(source, home, _HOST if path.parent == home else _IMAGE)
         yield Stale(path=lock, text=text, changes=changes(lock.read_text(encoding="utf-8"), text))
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from pipeline.errors import VerifyError
 from pipeline.oci import MANIFEST, Manifest, digest_of
+from pipeline.settings import has_secret
 from pipeline.signing import Cosign, Identity, Key, me
 from pipeline.stores import lfs
 
@@ -103,9 +104,15 @@ def taken(reference: str, *, signer: Identity, cosign: Cosign) -> tuple[Manifest
     """A model's manifest and blobs out of a store, by digest, verified.
 
     Raises:
-        VerifyError: nobody's signature for this place verifies, or something is missing or is not what its digest says.
+        VerifyError: nobody's signature for this place verifies, something is missing or is not what its digest says, or
+            the reference has a secret in it.
         RegistryError: as `opened`.
     """
+    if has_secret(reference):
+        raise VerifyError(
+            "The reference has a password or a token in it, which would be in every message. "
+            "Leave it to what the store's SDK or git knows."
+        )
     found = _REFERENCE.fullmatch(reference)
     if not found:
         raise VerifyError(f"{reference} names no digest. Fetch s3://bucket/folder/<model>@sha256:<64 hex digits>.")

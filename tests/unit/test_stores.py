@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import settings, stores
-from pipeline.errors import RegistryError, SettingsError
+from pipeline.errors import RegistryError, SettingsError, VerifyError
+from pipeline.signing import Identity
+from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
 
 @pytest.mark.parametrize(
@@ -71,3 +73,7 @@ def test_a_password_has_no_place_in_a_reference(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(SettingsError, match="has a password or a token in it") as told:
             settings.load()
         assert "secret" not in str(told.value)
+        signer = Identity(name="we", key=Path("cosign.pub"))
+        with pytest.raises(VerifyError, match="has a password or a token in it") as refused:
+            stores.taken(f"{url}/tiny@sha256:{'a' * 64}", signer=signer, cosign=FakeCosign(FakeRegistry()))
+        assert "secret" not in str(refused.value)

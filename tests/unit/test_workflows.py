@@ -15,6 +15,7 @@ from invoke.exceptions import ParseError
 from invoke.parser import Parser
 
 import tasks
+from pipeline.refresh import python
 
 FOLDER = tasks.HOME / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*"))
@@ -140,8 +141,8 @@ def test_what_pins_refreshes_reaches_the_pull_request() -> None:
     steps = _load(FOLDER / "pins.yml")["jobs"]["refresh"]["steps"]
     globs = next(step["with"]["path"] for step in steps if "upload-artifact" in step.get("uses", "")).split()
     sent = {path for glob in globs for path in tasks.HOME.glob(glob)}
-    images = tasks.HOME / "images"
-    assert sent == {*FILES, tasks.HOME / "requirements.lock", *images.glob("*/*.lock"), *images.glob("*/*.packages")}
+    locks = {path.with_suffix(".lock") for path in python.sources(tasks.HOME)}
+    assert sent == {*FILES, *locks, *(tasks.HOME / "images").glob("*/*.packages")}
 
 
 def test_every_model_is_released() -> None:
