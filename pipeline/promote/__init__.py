@@ -271,7 +271,7 @@ def _before(log: Log, to: str, target: Repository) -> Entry:
             return entry
     known = ", ".join(dict.fromkeys(entry.digest for entry in reversed(log.entries))) or "none"
     raise PromoteError(
-        f"{target}: the log has no {to or 'good digest before the current one'} to go back to. It has: {known}. "
+        f"{target}: the log has no {to or 'digest before the current one'} to go back to. It has: {known}. "
         "Only what was promoted to this channel can be put back, and what a rollback has put away only by --to; "
         "promote anything else."
     )

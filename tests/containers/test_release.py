@@ -38,7 +38,7 @@ from pipeline.keys import keys
 from pipeline.line import Line
 from pipeline.oci import Blob, Manifest, Repository, digest_of, manifest, parse
 from pipeline.oci.http import HttpRegistry
-from pipeline.promote import Office, promote, rollback
+from pipeline.promote import Office, approve, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder, hold
 from pipeline.release import Desk, release
@@ -599,6 +599,28 @@ def test_a_registry_that_dies_before_the_tag_is_moved_is_made_up_for(yard: Yard,
     entry = yard.promote("production")
     assert entry
     assert (entry.sequence, yard.tag("production")) == (1, yard.digest)
+
+
+def test_an_approval_leaves_a_release_verified(yard: Yard) -> None:
+    yard.promote("staging")
+    approve(NAME, to="production", office=yard.office)
+    reference, signers = yard.repository("staging").at(yard.digest), tuple(yard.office.policy.signers.values())
+    assert verify(reference, signers=signers, registry=yard.office.registry, cosign=yard.office.cosign)
+
+
+def test_evidence_that_was_removed_from_a_channel_is_brought_again(yard: Yard) -> None:
+    yard.promote("staging")
+    where, name = yard.repository("staging"), attached(yard.digest, "att")
+    found = yard.office.registry.manifest(where, name)
+    assert found
+    yard.office.registry.put_manifest(where, name, manifest(found.config, found.layers[1:]))
+    with pytest.raises(PromoteError, match="evidence-missing"):
+        yard.promote("production")
+    entry = yard.promote("staging")
+    assert entry
+    assert entry.sequence == 2
+    assert yard.promote("staging") is None
+    assert yard.promote("production", dry_run=True) is None
 
 
 def test_a_tag_is_nothing_to_verify(released: Release, desk: Desk) -> None:

@@ -214,7 +214,7 @@ def test_a_rollback_goes_back_to_nothing_that_was_put_away(office: Office) -> No
         promote("tiny", to="staging", now=NOW, office=office)
     back = [rollback("tiny", channel="staging", reason="slower", now=NOW, office=office).digest for _ in range(2)]
     assert back == [digests[1], digests[0]]
-    with pytest.raises(PromoteError, match="no good digest before the current one"):
+    with pytest.raises(PromoteError, match="no digest before the current one"):
         rollback("tiny", channel="staging", reason="slower", now=NOW, office=office)
     assert rollback("tiny", channel="staging", to=digests[1], reason="it was the data", now=NOW, office=office)
     _release(office, b"three")
