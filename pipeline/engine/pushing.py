@@ -22,7 +22,8 @@ def push(client: docker.DockerClient, image: Image, *, repository: str, tag: str
             if "error" in event:
                 raise RegistryError(
                     f"{repository}:{tag} could not be pushed: {event['error']}. Does the registry run (`inv registry` "
-                    "starts a local one), and may you write to it (`docker login`)? Nothing was released; run it again."
+                    f"starts a local one), and may you write to it (`docker login {repository.partition('/')[0]}`)? "
+                    "Nothing was released; run it again."
                 )
             states |= {event["id"]: event["status"]} if "id" in event else {}
             digest = _digest(event) or digest

@@ -6,10 +6,10 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from pipeline.errors import RegistryError
 
@@ -18,6 +18,7 @@ DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 # The configuration of a manifest that has none: image-spec manifest.md, "Guidance for an Empty Descriptor".
 EMPTY = "application/vnd.oci.empty.v1+json"
 
+_Part = TypeVar("_Part")
 _REFERENCE = re.compile(
     r"(?P<host>[a-z0-9.-]+(:\d+)?|\[[0-9a-f:]+\](:\d+)?)/(?P<path>[a-z0-9]+([._/-]+[a-z0-9]+)*)"
     r"(:(?P<tag>\w[\w.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
@@ -81,7 +82,10 @@ class Blob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """A manifest as the registry keeps it; `content` are its very bytes, whose digest is its identity."""
+    """A manifest as the registry keeps it; `content` are its very bytes, whose digest is its identity.
+
+    What is read of it raises RegistryError where the bytes are no manifest.
+    """
 
     media_type: str
     content: bytes
@@ -94,22 +98,32 @@ class Manifest:
     @property
     def config(self) -> Blob:
         """The configuration's descriptor."""
-        return _blob(json.loads(self.content)["config"])
+        return self._read(lambda document: _blob(document["config"]))
 
     @property
     def layers(self) -> tuple[Blob, ...]:
         """The layers' descriptors, the lowest first."""
-        return tuple(_blob(layer) for layer in json.loads(self.content)["layers"])
+        return self._read(lambda document: tuple(_blob(layer) for layer in document["layers"]))
 
     @property
     def kind(self) -> str:
         """The artifactType; empty for an image."""
-        return str(json.loads(self.content).get("artifactType", ""))
+        return self._read(lambda document: str(document.get("artifactType", "")))
 
     @property
     def annotations(self) -> dict[str, str]:
         """The manifest's own annotations."""
-        return dict(json.loads(self.content).get("annotations", {}))
+        return self._read(lambda document: dict(document.get("annotations") or {}))
+
+    def _read(self, part: Callable[[Any], _Part]) -> _Part:
+        """A part of the document. Anybody may have written it: nothing is known of its shape before."""
+        try:
+            return part(json.loads(self.content))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise RegistryError(
+                f"{self.digest} is no manifest of an image or an artifact ({error!r}). Is it the right digest? "
+                "Otherwise somebody else wrote it: release again into a registry that you trust."
+            ) from error
 
 
 def manifest(config: Blob, layers: tuple[Blob, ...], *, artifact: str = "", **annotations: str) -> Manifest:

@@ -28,7 +28,7 @@ class HttpRegistry:
 
     def __init__(self, credentials: Callable[[str], tuple[str, str] | None]) -> None:
         self._credentials = credentials
-        self._session = requests.Session()
+        self._session = _Session()
         self._tokens: dict[str, str] = {}
 
     def manifest(self, repository: Repository, name: str) -> Manifest | None:
@@ -119,6 +119,19 @@ class HttpRegistry:
             self._tokens[str(repository)] = f"Bearer {token.get('token') or token.get('access_token', '')}"
         elif known:
             self._tokens[str(repository)] = _basic(*known)
+
+
+class _Session(requests.Session):
+    """Without the passwords of ~/.netrc, which requests takes for a host, and for one that it is sent on to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.auth = lambda request: request
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        before, after = response.request.url, prepared_request.url
+        if self.should_strip_auth(before, after):  # type: ignore[no-untyped-call]
+            prepared_request.headers.pop("Authorization", None)
 
 
 def _checked(answer: requests.Response, repository: Repository, digest: str) -> Iterator[bytes]:

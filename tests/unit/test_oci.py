@@ -7,7 +7,7 @@ import pytest
 from pipeline import settings
 from pipeline.errors import RegistryError, ReleaseError, SettingsError
 from pipeline.keys import keys
-from pipeline.oci import Blob, Repository, manifest, parse
+from pipeline.oci import Blob, Manifest, Repository, manifest, parse
 from pipeline.signing import PASSPHRASE, PASSPHRASE_FILE, encoded, me, passphrase
 from pipeline.sigstore import Instance
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
@@ -46,6 +46,16 @@ def test_a_manifest_has_what_it_was_made_of() -> None:
     config, layer = Blob(media_type="c", digest=DIGEST, size=1), Blob(media_type="l", digest=DIGEST, size=2)
     made = manifest(config, (layer,), artifact="a", note="kept")
     assert (made.config, made.layers, made.annotations) == (config, (layer,), {"note": "kept"})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b'{"layers": 7}', b'{"config": {}, "layers": [{}]}', b'{"config": 7, "layers": [7]}']
+)
+def test_what_is_no_manifest_is_told(content: bytes) -> None:
+    found = Manifest(media_type="text/plain", content=content)
+    for read in (lambda: found.config, lambda: found.layers):
+        with pytest.raises(RegistryError, match=f"{found.digest} is no manifest of an image or an artifact"):
+            read()
 
 
 def test_dsse_signs_type_and_length() -> None:
