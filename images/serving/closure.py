@@ -2,13 +2,17 @@
 
 Run while the image is built: closure.py ROOT OUT LIBRARY_FOLDER... -- FILE...
 Fails when a library is neither in the root nor in one of the folders: it would be missing at run time only.
+OUT/libraries.json names for each the wheel that it is from, and its SHA-256 as it is shipped.
 """
 
+import hashlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 from collections import deque
+from importlib import metadata
 from pathlib import Path
 
 _NEEDED = re.compile(r"\(NEEDED\)\s+Shared library: \[(.+)\]")
@@ -60,14 +64,31 @@ def ship(library: Path, target: Path) -> None:
     subprocess.run(["/usr/bin/patchelf", "--set-rpath", "$ORIGIN", target], check=True)
 
 
+def wheel_of(library: Path) -> dict[str, str]:
+    """The package that installed a library, and its version.
+
+    Raises:
+        SystemExit: none did.
+    """
+    site = next(folder for folder in library.parents if folder.name == "site-packages")
+    for package in metadata.distributions(path=[str(site)]):
+        if any(file.locate() == library for file in package.files or ()):
+            return {"package": package.name.lower().replace("_", "-"), "version": package.version}
+    raise SystemExit(f"{library} is in no package's RECORD, so nobody could say where it comes from.")
+
+
 def main(arguments: list[str]) -> None:
     """Parses the command line and writes the libraries to its OUT folder."""
     at = arguments.index("--")
     root, out, *folders = map(Path, arguments[:at])
     out.mkdir(parents=True, exist_ok=True)
+    libraries = {}
     for name, library in sorted(closure_of([*map(Path, arguments[at + 1 :])], root, folders).items()):
         ship(library, out / name)
-        print(f"{name}: {library}, {(out / name).stat().st_size / 1e6:.1f} MB")
+        content = (out / name).read_bytes()
+        libraries[name] = wheel_of(library) | {"sha256": hashlib.sha256(content).hexdigest()}
+        print(f"{name}: {library}, {len(content) / 1e6:.1f} MB")
+    (out / "libraries.json").write_text(json.dumps(libraries, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

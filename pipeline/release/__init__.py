@@ -3,6 +3,7 @@
 import fcntl
 import json
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import records, stores
-from pipeline.artifacts import File, Judgement, Release, ServingImage
+from pipeline.artifacts import Archive, File, Judgement, Release, ServingImage
 from pipeline.engine import Engine, Image
 from pipeline.errors import ReleaseError
 from pipeline.evidence import (
@@ -28,9 +29,11 @@ from pipeline.evidence import (
 from pipeline.evidence.collecting import attached, collect
 from pipeline.evidence.judging import judge
 from pipeline.oci import Manifest, Registry, Repository, digest_of, manifest
+from pipeline.pins import IMAGES
 from pipeline.progress import say
 from pipeline.release import inventory, modelpack, provenance, sbom
 from pipeline.release.provenance import Making
+from pipeline.settings import HOME
 from pipeline.signing import STATEMENT, Cosign, Key, attested, me
 
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
@@ -135,15 +138,32 @@ def _described(image: ServingImage, out: Path, desk: Desk) -> tuple[inventory.Co
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         with desk.engine.files(image.digest) as stream:
             tree = inventory.read(stream, Path(folder))
-        components, strangers = inventory.components(tree, versions=provenance.versions())
+        components, strangers = inventory.components(tree, version=_version(), known=_known(image.archive))
         if strangers:
             listing = "\n".join(f"  /{file.path} ({file.size} bytes)" for file in strangers[:20])
             raise ReleaseError(
-                f"{image.tag}: {len(strangers)} file(s) belong to no package, no model and no part of Torchyard:\n"
-                f"{listing}\nNobody could say where they come from. Remove them, or ship them as part of a package."
+                f"{image.tag}: {len(strangers)} file(s) belong to no package, no model and no part of Torchyard, "
+                f"or are not what these list:\n{listing}\n"
+                "Nobody could say where they come from. Remove them, or ship them as part of a package."
             )
         sbom.scan(Path(folder), out, name=spec.name, version=spec.version, tools=desk.tools, engine=desk.engine)
     return components
+
+
+def _version() -> str:
+    """That of Torchyard."""
+    found: str = tomllib.loads((HOME / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    return found
+
+
+def _known(archive: Archive) -> dict[str, str]:
+    """The files that we put into an image ourselves, by path in it, with their SHA-256."""
+    model = (archive.file, archive.contract, archive.samples, archive.ops)
+    folder = IMAGES / "serving" / "server"
+    sources = {path.relative_to(folder).as_posix(): File.of(path).sha256 for path in folder.rglob("*.py")}
+    return {f"model/{file.path.name}": file.sha256 for file in model if file} | {
+        f"opt/torchyard/server/{name}": digest for name, digest in sources.items()
+    }
 
 
 def _stored(image: ServingImage, desk: Desk) -> str:

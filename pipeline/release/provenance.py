@@ -4,7 +4,6 @@ https://slsa.dev/spec/v1.0/provenance
 """
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -79,7 +78,7 @@ def predicate(
                 "finishedOn": making.finished,
             },
             "byproducts": [
-                *(_file(record, "record") for record in making.records),
+                *(_file(record, f"record of {record.path.stem}") for record in making.records),
                 *({"name": each.verdict.gate, "annotations": {"inputs": each.inputs}} for each in judgements),
             ],
         },
@@ -92,9 +91,8 @@ def _materials(image: ServingImage, components: tuple[Component, ...], source: S
     for name, digest in (("pytorch-cuda", image.archive.trained.trainer), ("torchscript-runtime", image.runtime)):
         yield {"name": name, "uri": f"docker-image:{digest}", "digest": {"sha256": digest.removeprefix("sha256:")}}
     for component in components:
-        if component.kind == "deb":
-            record = next(file for file in component.files if file.path == f"var/lib/dpkg/status.d/{component.name}")
-            yield {"uri": component.purl, "digest": {"sha256": record.sha256}, "annotations": {"of": "control record"}}
+        if component.kind == "deb" and component.digest:
+            yield {"uri": component.purl, "digest": {"sha256": component.digest}}
     for lock in (IMAGES / "serving" / "requirements.lock", IMAGES / "pytorch-cuda" / "requirements.lock"):
         yield from _wheels(lock)
 
@@ -127,13 +125,6 @@ def run(environment: Mapping[str, str]) -> str:
         return ""
     there = f"{environment['GITHUB_SERVER_URL']}/{environment['GITHUB_REPOSITORY']}/actions/runs"
     return f"{there}/{environment['GITHUB_RUN_ID']}/attempts/{environment['GITHUB_RUN_ATTEMPT']}"
-
-
-def versions() -> dict[str, str]:
-    """The version of each wheel that the images are locked to, by package, and of Torchyard itself."""
-    text = (IMAGES / "pytorch-cuda" / "requirements.lock").read_text(encoding="utf-8")
-    project = tomllib.loads((IMAGES.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return {name: version for name, version, _ in _LOCKED.findall(text)} | {project["name"]: project["version"]}
 
 
 def _file(file: File, name: str) -> dict[str, Any]:

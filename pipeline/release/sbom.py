@@ -110,6 +110,7 @@ def _described(component: Component, archive: Archive) -> dict[str, Any]:
     found: dict[str, Any] = {"version": component.version} if component.version else {}
     found["bom-ref"] = component.purl or f"{component.kind}/{component.name}"
     found |= {"purl": component.purl} if component.purl else {}
+    found |= {"hashes": [_hash(component.digest)]} if component.digest else {}
     found["components"] = [
         {"type": "file", "name": f"/{file.path}", "hashes": [_hash(file.sha256)]} for file in component.files
     ]

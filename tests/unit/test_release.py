@@ -1,5 +1,6 @@
 """What a release says of an image: each file's component, the SBOMs completed, provenance, and what stops it."""
 
+import hashlib
 import io
 import json
 import tarfile
@@ -21,23 +22,38 @@ from tests.unit import values
 from tests.unit.fake_engine import FakeEngine
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+# The SHA-256 of b"h11" as https://packaging.python.org/en/latest/specifications/recording-installed-packages/ has it.
+RECORD = """h11/__init__.py,sha256=lzuY1O86rIyZHV0CeDfDxnZ-wF6-IOXEnAPY3eWI3og,3
+h11-0.16.0.dist-info/METADATA,,
+"""
+LIBRARIES = {
+    "libtorch_cpu.so": {"package": "torch", "version": "2.8.0", "sha256": _sha256(b"torch")},
+    "libcudart.so.12": {"package": "nvidia-cuda-runtime-cu12", "version": "12.8.90", "sha256": _sha256(b"cudart")},
+}
 FILES = {
     "etc/passwd": b"root",
     "model/contract.json": b'{"version": "1.0.0"}',
     "model/model.pt": b"model",
-    "opt/torchyard/lib/libtorch_cpu.so": b"torch",
+    "opt/torchyard/lib/_engine.cpython-313-x86_64-linux-gnu.so": b"engine",
     "opt/torchyard/lib/libcudart.so.12": b"cudart",
+    "opt/torchyard/lib/libraries.json": json.dumps(LIBRARIES).encode(),
+    "opt/torchyard/lib/libtorch_cpu.so": b"torch",
     "opt/torchyard/server/app.py": b"app",
     "opt/torchyard/site/h11-0.16.0.dist-info/METADATA": b"Name: h11\nVersion: 0.16.0\n",
-    "opt/torchyard/site/h11-0.16.0.dist-info/RECORD": b"h11/__init__.py,sha256=x,1\nh11-0.16.0.dist-info/METADATA,,\n",
+    "opt/torchyard/site/h11-0.16.0.dist-info/RECORD": RECORD.encode(),
     "opt/torchyard/site/h11/__init__.py": b"h11",
     "opt/torchyard/site/h11/__pycache__/__init__.cpython-313.pyc": b"bytecode",
     "usr/lib/libc.so.6": b"libc",
-    "var/lib/dpkg/status.d/libc6": b"Package: libc6\nVersion: 2.41-12\n",
-    "var/lib/dpkg/status.d/libc6.md5sums": b"0123  lib/libc.so.6\n",
+    "var/lib/dpkg/status.d/libc6": b"Package: libc6\nVersion: 2.41-12\nSHA256: " + b"5" * 64 + b"\n",
+    "var/lib/dpkg/status.d/libc6.md5sums": hashlib.md5(b"libc").hexdigest().encode() + b"  lib/libc.so.6\n",
 }
+KNOWN = {path: _sha256(FILES[path]) for path in FILES if path.startswith(("model/", "opt/torchyard/server/"))}
 SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=False)
-VERSIONS = {"torch": "2.8.0", "nvidia-cuda-runtime-cu12": "12.8.90", "torchyard": "0.1.0"}
 
 
 def _tar(files: dict[str, bytes]) -> io.BytesIO:
@@ -53,7 +69,7 @@ def _tar(files: dict[str, bytes]) -> io.BytesIO:
 
 def _listed(folder: Path, files: dict[str, bytes]) -> tuple[tuple[Component, ...], list[str]]:
     tree = inventory.read(_tar(files), folder)
-    components, strangers = inventory.components(tree, versions=VERSIONS)
+    components, strangers = inventory.components(tree, version="0.1.0", known=KNOWN)
     return components, [file.path for file in strangers]
 
 
@@ -62,7 +78,7 @@ def test_every_file_belongs_to_its_component(tmp_path: Path) -> None:
     assert strangers == []
     assert {f"{each.kind}/{each.name} {each.version}": len(each.files) for each in components} == {
         "application/torchyard-root 0.1.0": 1,
-        "application/torchyard-serving 0.1.0": 1,
+        "application/torchyard-serving 0.1.0": 3,
         "deb/libc6 2.41-12": 3,
         "model/contract.json 1.0.0": 1,
         "model/model.pt 1.0.0": 1,
@@ -75,10 +91,32 @@ def test_every_file_belongs_to_its_component(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["usr/bin/planted", "opt/torchyard/site/planted.py", "opt/planted", "usr/lib/__pycache__/planted.cpython-313.pyc"],
+    [
+        "model/planted.py",
+        "opt/planted",
+        "opt/torchyard/lib/libtorch_planted.so",
+        "opt/torchyard/server/planted.py",
+        "opt/torchyard/site/planted.py",
+        "usr/bin/planted",
+        "usr/lib/__pycache__/planted.cpython-313.pyc",
+    ],
 )
 def test_a_planted_file_belongs_to_none(tmp_path: Path, path: str) -> None:
     assert _listed(tmp_path, FILES | {path: b"planted"})[1] == [path]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "model/model.pt",
+        "opt/torchyard/lib/libtorch_cpu.so",
+        "opt/torchyard/server/app.py",
+        "opt/torchyard/site/h11/__init__.py",
+        "usr/lib/libc.so.6",
+    ],
+)
+def test_a_changed_file_belongs_to_none(tmp_path: Path, path: str) -> None:
+    assert _listed(tmp_path, FILES | {path: b"changed"})[1] == [path]
 
 
 def test_what_the_engine_adds_is_no_file_of_the_image(tmp_path: Path) -> None:
@@ -111,6 +149,8 @@ def test_the_sbom_has_what_syft_saw_and_all_the_rest(tmp_path: Path) -> None:
     named = {each["name"]: each for each in made["components"]}
     assert len(named) == len(made["components"])
     assert named["h11"]["purl"] == "pkg:pypi/h11@0.16.0"
+    assert named["libc6"]["hashes"] == [{"alg": "SHA-256", "content": "5" * 64}]
+    assert named["torch"]["purl"] == "pkg:pypi/torch@2.8.0"
     assert named["model.pt"]["type"] == "machine-learning-model"
     assert {file["name"] for each in made["components"] for file in each.get("components", ())} == {
         f"/{path}" for path in FILES
@@ -127,6 +167,8 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     materials = made["buildDefinition"]["resolvedDependencies"]
     assert all("digest" in each or "oneOfSha256" in each["annotations"] for each in materials)
     names = {each.get("name") or each["uri"] for each in materials}
+    libc = next(each for each in materials if each.get("uri", "").startswith("pkg:deb/debian/libc6@"))
+    assert libc["digest"] == {"sha256": "5" * 64}
     assert {"training data", "held-out data"} <= names
     assert next(each for each in materials if each.get("name") == "training data")["digest"] == {"sha256": "a" * 64}
     assert {"archive", "weights", "model_src/tiny/model.py", "pkg:deb/debian/libc6@2.41-12?distro=debian-13"} <= names
