@@ -21,9 +21,9 @@ FOLDER = tasks.HOME / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*"))
 # What a job may do besides reading the repository, by workflow and job.
 RIGHTS = {
-    ("release.yml", "release"): {"packages": "write", "attestations": "write", "id-token": "write"},
-    ("release.yml", "staging"): {"packages": "write", "id-token": "write"},
-    ("release.yml", "production"): {"packages": "write", "id-token": "write"},
+    ("model.yml", "release"): {"packages": "write", "attestations": "write", "id-token": "write"},
+    ("model.yml", "staging"): {"packages": "write", "id-token": "write"},
+    ("model.yml", "production"): {"packages": "write", "id-token": "write"},
     ("release.yml", "rollback"): {"packages": "write", "id-token": "write"},
 }
 ACTIONS = {
@@ -65,6 +65,9 @@ def _faults(name: str, workflow: Workflow) -> Iterator[str]:
     if not workflow.get("concurrency", {}).get("group"):
         yield "no concurrency group"
     for job_name, job in workflow["jobs"].items():
+        if "uses" in job:
+            yield from _faults_of_call(job_name, job)
+            continue
         if job.get("permissions") != {"contents": "read"} | RIGHTS.get((name, job_name), {}):
             yield f"{job_name}: permissions are {job.get('permissions')}"
         if (job.get("permissions", {}).get("id-token") == "write") != _needs_tokens(job):
@@ -77,6 +80,24 @@ def _faults(name: str, workflow: Workflow) -> Iterator[str]:
             known = {*workflow.get("env", {}), *job.get("env", {}), *step.get("env", {})}
             known |= _TOKENS if job.get("permissions", {}).get("id-token") == "write" else set()
             yield from (f"{job_name}: {fault}" for fault in _faults_of(step, known))
+
+
+def _faults_of_call(name: str, job: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a job that is another workflow of ours: it has to have all that the jobs there may do."""
+    called = FOLDER / Path(job["uses"]).name
+    if job["uses"] != f"$/.github/workflows/{called.name}" or called not in FILES:
+        yield f"{name}: {job['uses']} is no workflow of ours"
+        return
+    rights = {"contents": "read"}
+    for (workflow, _), more in RIGHTS.items():
+        rights |= more if workflow == called.name else {}
+    if job.get("permissions") != rights:
+        yield f"{name}: permissions are {job.get('permissions')}"
+    asked = _load(called)[True]["workflow_call"]["inputs"]
+    if asked.keys() != job.get("with", {}).keys():
+        yield f"{name}: gives {called.name} {', '.join(job.get('with', {})) or 'nothing'}"
+    if "secrets" in job:
+        yield f"{name}: gives {called.name} secrets"
 
 
 def _needs_tokens(job: dict[str, Any]) -> bool:
@@ -127,7 +148,7 @@ def test_a_workflow_of_this_project_has_no_fault(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_an_action_says_which_release_its_commit_is(path: Path) -> None:
-    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "uses:" in line]
+    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "- uses:" in line]
     assert uses
     assert [use for use in uses if not re.fullmatch(r" +- uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
 
@@ -155,13 +176,21 @@ def test_every_model_is_released() -> None:
 
 
 def test_production_waits_for_its_environment() -> None:
-    jobs = _load(FOLDER / "release.yml")["jobs"]
+    jobs = _load(FOLDER / "model.yml")["jobs"]
     assert {name: (job.get("needs"), job["environment"]) for name, job in jobs.items()} == {
         "release": (None, "release"),
         "staging": ("release", "staging"),
-        "production": ("staging", "production"),
-        "rollback": (None, "${{ inputs.rollback }}"),
+        "production": (["release", "staging"], "production"),
     }
+    assert _load(FOLDER / "release.yml")["jobs"]["rollback"]["environment"] == "${{ inputs.rollback }}"
+
+
+def test_channels_get_the_digest_of_this_run() -> None:
+    jobs = _load(FOLDER / "model.yml")["jobs"]
+    assert jobs["release"]["outputs"] == {"digest": "${{ steps.release.outputs.digest }}"}
+    for name in ("staging", "production"):
+        assert jobs[name]["env"] == {"DIGEST": "${{ needs.release.outputs.digest }}"}
+        assert jobs[name]["steps"][-1]["run"].endswith(f'--to {name} --digest "$DIGEST"')
 
 
 def _step(workflow: Workflow, key: str) -> dict[str, Any]:
@@ -198,3 +227,20 @@ def test_a_fault_is_found(plant: Callable[[Workflow], object], fault: str) -> No
     plant(workflow)
     found = list(_faults("ci.yml", workflow))
     assert any(re.search(fault, one) for one in found), found
+
+
+@pytest.mark.parametrize(
+    ("plant", "fault"),
+    [
+        (lambda job: job.update(uses="evil/workflows/.github/workflows/model.yml@v1"), "is no workflow of ours"),
+        (lambda job: job.update(uses="$/.github/workflows/nobody.yml"), "is no workflow of ours"),
+        (lambda job: job["permissions"].update(contents="write"), "release: permissions are"),
+        (lambda job: job["permissions"].pop("attestations"), "release: permissions are"),
+        (lambda job: job["with"].pop("device"), "release: gives model.yml model"),
+        (lambda job: job.update(secrets="inherit"), "release: gives model.yml secrets"),
+    ],
+)
+def test_a_fault_of_a_call_is_found(plant: Callable[[dict[str, Any]], object], fault: str) -> None:
+    workflow = deepcopy(_load(FOLDER / "release.yml"))
+    plant(workflow["jobs"]["release"])
+    assert any(fault in one for one in _faults("release.yml", workflow))
