@@ -38,6 +38,7 @@ from pipeline.errors import (
     DriftError,
     EngineError,
     PipelineError,
+    RegistryError,
     SettingsError,
     SpaceError,
     SpecError,
@@ -56,12 +57,13 @@ from pipeline.promote import Office
 from pipeline.promote import approve as give_approval
 from pipeline.promote import promote as bring
 from pipeline.promote import rollback as put_back
-from pipeline.promote.lock import Holder
+from pipeline.promote.lock import Holder, machine
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.release import Desk
 from pipeline.release.source import source
+from pipeline.reproduce import device as device_of
 from pipeline.reproduce import reproduce as make_again
-from pipeline.signing import Identity, ToolCosign, me
+from pipeline.signing import Identity, ToolCosign
 from pipeline.sigstore import GITHUB, Claimed
 from pipeline.smoke import smoke as judge_container
 from pipeline.soak import soak as soak_image
@@ -81,16 +83,18 @@ _DIGEST = "sha256:… instead of what the channel before has now"
 _LOCKED = "stop when Debian packages resolve to others than recorded"
 _DEVICE = "what it is served on, such as cpu"
 _SIGNED_BY = {
-    "key": "the public key of whoever signed it, instead of torchyard.toml's",
-    "identity": "whom its certificates name, where it was signed without a key: https://github.com/…@refs/…",
+    "key": "the public key of whoever released or promoted it, instead of promotion.toml's signers; can be repeated",
+    "identity": "whom certificates name, where it was signed without a key: https://github.com/…@refs/…; the same",
     "issuer": "who says so",
 }
+_NOBODY: list[str] = []
 
 
 def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "Task[Any]"]:
     """Makes a function an invoke task with help for its options; an expected error ends it with its own exit code.
 
-    Only `positional` arguments can be given without their names: invoke takes `--help` for the value of one.
+    Only `positional` arguments can be given without their names: invoke takes `--help` for the value of one. What has a
+    list for its default can be given several times.
     """
 
     def decorate(function: Callable[P, None]) -> "Task[Any]":
@@ -121,7 +125,8 @@ def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "
                     raise
                 _end(SpaceError(f"The disk is full at {error.filename or BUILD}. Free some space and run it again."))
 
-        return Task(guarded, positional=positional, help=options)
+        repeated = [each.name for each in arguments if isinstance(each.default, list)]
+        return Task(guarded, positional=positional, iterable=repeated, help=options)
 
     return decorate
 
@@ -359,10 +364,10 @@ def release(_: Context, model: str, locked: bool = False, device: str = "") -> N
 
 
 @command(ref="host/path@sha256:…", **_SIGNED_BY)
-def verify(_: Context, ref: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
-    """Judge a released image again, with nothing but a public key and the registry."""
-    signer = _signer(key, identity, issuer)
-    found = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=_cosign(connect()))
+def verify(_: Context, ref: str, key: list[str] = _NOBODY, identity: list[str] = _NOBODY, issuer: str = GITHUB) -> None:
+    """Judge a released image again, with nothing but public keys and the registry."""
+    signers = _signers(key, identity, issuer)
+    found = judge_release(ref, signers=signers, registry=HttpRegistry(credentials), cosign=_cosign(connect()))
     for each in found.attestations:
         said = f" of {each.verdict['at']}: {each.predicate['result']}" if each.verdict else ""
         say(f"  {each.name}{said}")
@@ -376,30 +381,38 @@ def verify(_: Context, ref: str, key: str = "", identity: str = "", issuer: str 
     after="host/path@sha256:…",
     **_SIGNED_BY,
 )
-def diff(_: Context, before: str, after: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
+def diff(
+    _: Context,
+    before: str,
+    after: str,
+    key: list[str] = _NOBODY,
+    identity: list[str] = _NOBODY,
+    issuer: str = GITHUB,
+) -> None:
     """Show what differs between two releases, both verified: packages, operators, accuracy, latency, size, layers."""
-    signer = _signer(key, identity, issuer)
+    signers = _signers(key, identity, issuer)
     store, cosign = HttpRegistry(credentials), _cosign(connect())
-    found = [judge_release(ref, signers=(signer,), registry=store, cosign=cosign) for ref in (before, after)]
+    found = [judge_release(ref, signers=signers, registry=store, cosign=cosign) for ref in (before, after)]
     for line in compare_releases(*found):
         say(line)
 
 
 @command(ref="host/path@sha256:…", model=_MODEL, **_SIGNED_BY)
-def reproduce(_: Context, ref: str, model: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
+def reproduce(
+    _: Context, ref: str, model: str, key: list[str] = _NOBODY, identity: list[str] = _NOBODY, issuer: str = GITHUB
+) -> None:
     """Make a release again from its recorded materials, from an empty build folder, and compare the digests."""
-    signer = _signer(key, identity, issuer)
+    signers = _signers(key, identity, issuer)
     engine, described = connect(), spec.find(model, MODELS)
     cosign = _cosign(engine)
-    evidence = judge_release(ref, signers=(signer,), registry=HttpRegistry(credentials), cosign=cosign)
+    evidence = judge_release(ref, signers=signers, registry=HttpRegistry(credentials), cosign=cosign)
     with tempfile.TemporaryDirectory(prefix="torchyard-") as build:
-        line = Line(described, pins=load_pins(), engine=engine, build=Path(build))
+        line = Line(described, pins=load_pins().serving_on(device_of(evidence)), engine=engine, build=Path(build))
         compared = make_again(evidence, described, line)
     for each in compared:
-        say(
-            f"{'same ' if each.agrees else 'OTHER'} {each.what:<12} {each.recorded} {'' if each.agrees else each.found}"
-        )
-    if not all(each.agrees for each in compared):
+        shown = f"{'same ' if each.agrees else 'OTHER'} {each.what:<19} {each.recorded}"
+        say(shown if each.agrees else f"{shown} and here {each.found}")
+    if not all(each.agrees for each in compared if not each.is_material):
         raise VerifyError(f"{ref}: not everything came out the same; the lines above say what.")
 
 
@@ -408,11 +421,13 @@ def reproduce(_: Context, ref: str, model: str, key: str = "", identity: str = "
     out="the folder for its files",
     **_SIGNED_BY,
 )
-def fetch(_: Context, ref: str, out: str, key: str = "", identity: str = "", issuer: str = GITHUB) -> None:
+def fetch(
+    _: Context, ref: str, out: str, key: list[str] = _NOBODY, identity: list[str] = _NOBODY, issuer: str = GITHUB
+) -> None:
     """Get an archive with its contract and samples from a registry or another store, by digest."""
-    signer = _signer(key, identity, issuer)
+    signers = _signers(key, identity, issuer)
     cosign = _cosign(connect())
-    for file in get_archive(ref, Path(out), signer=signer, registry=HttpRegistry(credentials), cosign=cosign):
+    for file in get_archive(ref, Path(out), signers=signers, registry=HttpRegistry(credentials), cosign=cosign):
         say(f"{file.path}: sha256 {file.sha256}")
 
 
@@ -450,11 +465,13 @@ def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "
 def status(_: Context, model: str = "") -> None:
     """Show which digest each channel has of each model, and whether it is in order."""
     models = (model,) if model else tuple(sorted(path.parent.name for path in MODELS.glob("*/model.yaml")))
-    found = False
+    rows = []
     for row in survey(models, now=datetime.now(UTC), office=_office()):
         say(row.line())
-        found = True
-    if not found:
+        rows.append(row)
+    if unread := sum(bool(row.trouble) for row in rows):
+        raise RegistryError(f"Of {unread} nothing is known, see above.")
+    if not rows:
         say(f"No release of {model or 'any model'} is there. Next: inv release --model {model or 'resnet'}")
 
 
@@ -508,18 +525,11 @@ def _line(
     )
 
 
-def _signer(key: str, identity: str, issuer: str) -> Identity:
-    """Whoever has to have signed: by his key or his certificates, or else ourselves."""
-    if key and identity:
-        raise SettingsError("Either --key or --identity: it was signed with a key, or without one.")
-    if identity:
-        return Identity(name="identity", claimed=Claimed(identity=identity, issuer=issuer))
-    if key:
-        return Identity(name="key", key=Path(key).absolute())
-    asked = settings.load()
-    if asked.key is None:
-        raise SettingsError("Name who signed it: --identity https://github.com/…@refs/…, or --key cosign.pub.")
-    return me(asked.key)
+def _signers(keys: list[str], identities: list[str], issuer: str) -> tuple[Identity, ...]:
+    """Those whose signatures count: who is named, by public keys or certificates, or else promotion.toml's signers."""
+    by_key = (Identity(name=each, key=Path(each).absolute()) for each in keys)
+    by_claim = (Identity(name=each, claimed=Claimed(identity=each, issuer=issuer)) for each in identities)
+    return (*by_key, *by_claim) or tuple(policy.load().signers.values())
 
 
 def _cosign(engine: DockerEngine) -> ToolCosign:
@@ -549,7 +559,7 @@ def _office() -> Office:
         registry=HttpRegistry(credentials),
         cosign=_cosign(connect()),
         key=asked.key,
-        holder=Holder(name=f"{getpass.getuser()}@{socket.gethostname()}", process=os.getpid()),
+        holder=Holder(name=f"{getpass.getuser()}@{socket.gethostname()}", process=os.getpid(), machine=machine()),
     )
 
 

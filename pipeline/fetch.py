@@ -10,22 +10,24 @@ from pipeline.artifacts import File
 from pipeline.errors import VerifyError
 from pipeline.oci import Blob, Manifest, Registry, Repository, parse
 from pipeline.release.modelpack import ARTIFACT, PATH
-from pipeline.signing import Cosign, Identity
+from pipeline.signing import Cosign, Identity, shown
 
 
-def fetch(reference: str, out: Path, *, signer: Identity, registry: Registry, cosign: Cosign) -> tuple[File, ...]:
+def fetch(
+    reference: str, out: Path, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign
+) -> tuple[File, ...]:
     """Gets an archive back by digest into the folder `out`, from a registry or another store: all of it, or nothing.
 
     Raises:
-        VerifyError: the reference names no digest, nobody's signature of it verifies, it is no model, or its contract
-            names another archive.
+        VerifyError: the reference names no digest, no signature of it by one of the signers verifies, it is no model,
+            or its contract names another archive.
         RegistryError: the registry or store does not answer, or gives something else than its digests say.
     """
     if stores.is_stored(reference):
-        found, blobs = stores.taken(reference, signer=signer, cosign=cosign)
+        found, blobs = stores.taken(reference, signers=signers, cosign=cosign)
         _refuse_others(found, reference)
     else:
-        found, blobs = _from_registry(reference, signer, registry, cosign)
+        found, blobs = _from_registry(reference, signers, registry, cosign)
     contents = {_name(layer, reference): blobs[layer.digest] for layer in found.layers}
     _fits(contents, reference)
     for name, content in contents.items():
@@ -34,7 +36,7 @@ def fetch(reference: str, out: Path, *, signer: Identity, registry: Registry, co
 
 
 def _from_registry(
-    reference: str, signer: Identity, registry: Registry, cosign: Cosign
+    reference: str, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign
 ) -> tuple[Manifest, dict[str, bytes]]:
     repository, digest = parse(reference)
     if not digest.startswith("sha256:"):
@@ -42,10 +44,10 @@ def _from_registry(
     found = registry.manifest(repository, digest)
     _refuse_others(found, reference)
     assert found
-    payloads = cosign.signatures(reference, by=signer)
+    payloads = (payload for signer in signers for payload in cosign.signatures(reference, by=signer))
     if not any(each["critical"]["identity"]["docker-reference"] == str(repository) for each in payloads):
         raise VerifyError(
-            f"{reference}: no signature for this repository verifies under {signer.shown}. "
+            f"{reference}: no signature for this repository verifies under {shown(signers)}. "
             "Do not use it; have it released again by whoever holds the key."
         )
     return found, {layer.digest: _whole(registry, repository, layer.digest) for layer in found.layers}

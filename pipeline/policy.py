@@ -96,7 +96,7 @@ def _fresh(channel: Channel, evidence: Evidence, now: datetime) -> Iterator[Find
     for gate, oldest in channel.verdicts.items():
         if not (found := evidence.attestation(f"{TEST_RESULT} {gate}")):
             continue
-        judged = when(str(found.verdict.get("at", "1970-01-01T00:00:00Z")))
+        judged = when(found.verdict["at"])
         if now - judged > oldest:
             text = f"it is of {judged:%Y-%m-%d %H:%M}, and {channel.name} takes none older than {_shown(oldest)}"
             cure = f"Judge the image again and release it: `inv {gate} --force`, `inv release`."
@@ -109,14 +109,18 @@ def _fresh(channel: Channel, evidence: Evidence, now: datetime) -> Iterator[Find
 def _packages(channel: Channel, evidence: Evidence, now: datetime) -> Iterator[Finding]:
     if not (found := evidence.attestation(PROVENANCE)):
         return
-    inside = found.predicate.get("buildDefinition", {}).get("internalParameters", {})
-    fetched = when(str(inside.get("packagesFetched", "1970-01-01T00:00:00Z")))
+    where, cure = "the base packages", "Fetch them anew: `inv clean --images`, `inv build-serving`, `inv release`."
+    try:
+        fetched = when(found.predicate["buildDefinition"]["internalParameters"]["packagesFetched"])
+    except (KeyError, TypeError, ValueError):
+        yield finding("packages-unknown", where, "were fetched at a time that provenance does not tell", cure)
+        return
+    told = f"were fetched on {fetched:%Y-%m-%d}"
     if now - fetched > channel.packages:
-        text = (
-            f"were fetched on {fetched:%Y-%m-%d}, and {channel.name} takes none older than {_shown(channel.packages)}"
-        )
-        cure = "Fetch them anew: `inv clean --images`, `inv build-serving`, `inv release`."
-        yield finding("packages-too-old", "the base packages", text, cure)
+        text = f"{told}, and {channel.name} takes none older than {_shown(channel.packages)}"
+        yield finding("packages-too-old", where, text, cure)
+    elif fetched - now > _SKEW:
+        yield finding("packages-of-the-future", where, f"{told}, which is yet to come", cure)
 
 
 def _figures(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
@@ -126,7 +130,7 @@ def _figures(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
     for name, most in channel.budgets.items():
         gate, _, figure = name.partition(".")
         found = evidence.attestation(f"{TEST_RESULT} {gate}")
-        measured = found.verdict.get("measured", {}).get(figure) if found else None
+        measured = found.verdict["measured"].get(figure) if found else None
         if found and measured is None:
             text = f"{gate} measured no {figure}"
             yield finding("budget-unmeasured", name, text, "Name a figure that the gate measures, in promotion.toml.")
@@ -138,8 +142,8 @@ def _figures(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
 def _forbidden(channel: Channel, evidence: Evidence) -> Iterator[Finding]:
     for gate in GATES:
         found = evidence.attestation(f"{TEST_RESULT} {gate}")
-        for each in found.verdict.get("findings", ()) if found else ():
-            if each.get("rule") in channel.forbidden:
+        for each in found.verdict["findings"] if found else ():
+            if each["rule"] in channel.forbidden:
                 yield finding("forbidden", f"{gate}: {each['rule']}", str(each.get("message")), str(each.get("fix")))
 
 

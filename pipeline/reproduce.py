@@ -1,6 +1,8 @@
 """A release made again from the materials that its provenance names, and which digests agree."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline.artifacts import ModelSpec
 from pipeline.errors import VerifyError
@@ -10,11 +12,12 @@ from pipeline.line import Line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A thing that the release has and that was made again, by digest."""
+    """A thing by its digest in the release and here: made again, or a material that it was made again from."""
 
     what: str
     recorded: str
     found: str
+    is_material: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -23,7 +26,7 @@ class Compared:
 
 
 def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared, ...]:
-    """Trains, exports and assembles the model on a line of its own, and compares archive, model layer and image.
+    """Trains, exports and assembles the model on a line of its own; compares what it is made from, and what it made.
 
     Raises:
         VerifyError: the model's sources here are not those of the release; the message says which commit has them.
@@ -32,29 +35,46 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared
     image = line.assemble
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
-    data = {
-        f"{name} data": (_recorded(evidence, f"{name} data"), split.sha256 and f"sha256:{split.sha256}")
-        for name, split in image.archive.trained.data.items()
-    }
-    made = data | {
-        "archive": (f"sha256:{contents.archive}", f"sha256:{image.archive.file.sha256}"),
+    archive, trained = image.archive, image.archive.trained
+    materials = {f"{name} data": split.sha256 and f"sha256:{split.sha256}" for name, split in trained.data.items()}
+    materials |= {"pytorch-cuda": trained.trainer, "torchscript-runtime": image.runtime}
+    made = {
+        "weights": (_recorded(evidence, "weights"), f"sha256:{trained.weights.sha256}"),
+        "samples": (_recorded(evidence, "samples"), f"sha256:{archive.samples.sha256}"),
+        "archive": (f"sha256:{contents.archive}", f"sha256:{archive.file.sha256}"),
         "model layer": (contents.diff_ids[-1], image.diff_ids[-1]),
         "image": (contents.config, image.digest),
     }
-    return tuple(Compared(what=what, recorded=was, found=now) for what, (was, now) in made.items())
+    return (
+        *(
+            Compared(what=what, recorded=_recorded(evidence, what), found=now, is_material=True)
+            for what, now in materials.items()
+        ),
+        *(Compared(what=what, recorded=was, found=now) for what, (was, now) in made.items()),
+    )
+
+
+def device(evidence: Evidence) -> str:
+    """What the release is served on, as provenance tells; empty where it does not."""
+    return str(_made(evidence).get("externalParameters", {}).get("device", ""))
+
+
+def _made(evidence: Evidence) -> Mapping[str, Any]:
+    """How it was made, as provenance tells. Whoever may sign wrote it; what verified names what is looked up here."""
+    found = evidence.attestation(PROVENANCE)
+    made: Mapping[str, Any] = found.predicate["buildDefinition"] if found else {}
+    return made
 
 
 def _recorded(evidence: Evidence, name: str) -> str:
     """The digest of a material that provenance names, or empty."""
-    found = evidence.attestation(PROVENANCE)
-    made = found.predicate["buildDefinition"] if found else {}
-    digests = [each.get("digest", {}) for each in made.get("resolvedDependencies", ()) if each.get("name") == name]
+    named = (each for each in _made(evidence).get("resolvedDependencies", ()) if each.get("name") == name)
+    digests = [each.get("digest", {}) for each in named]
     return f"sha256:{digests[0]['sha256']}" if digests and "sha256" in digests[0] else ""
 
 
 def _require(evidence: Evidence, spec: ModelSpec) -> None:
-    found = evidence.attestation(PROVENANCE)
-    made = found.predicate["buildDefinition"] if found else {}
+    made = _made(evidence)
     prefix = f"model_src/{spec.name}/"
     recorded = {
         each["name"].removeprefix(prefix): each["digest"]["sha256"]

@@ -18,7 +18,7 @@ from pipeline.artifacts import Limits
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.engine.buildkit import ca_bundle
 from pipeline.engine.credentials import credentials
-from pipeline.errors import ContainerFailed, RegistryError, ReleaseError
+from pipeline.errors import ContainerFailed, RegistryError, ReleaseError, VerifyError
 from pipeline.oci import Repository, parse
 from pipeline.sigstore import TOKEN, Claimed, Instance, claimed, logged, token
 
@@ -60,6 +60,11 @@ class Identity:
         return re.fullmatch(pattern(self.claimed.identity), by.identity) is not None
 
 
+def shown(signers: tuple[Identity, ...]) -> str:
+    """What the signatures of any of these are verified with."""
+    return " or ".join(each.shown for each in signers)
+
+
 def pattern(identity: str) -> str:
     """The regular expression for an identity, in which a * at the end stands for the name of any one branch or tag."""
     exact = identity.removesuffix("*")
@@ -78,7 +83,8 @@ def me(key: Key) -> Identity:
 
 
 class Cosign(Protocol):
-    """Signing and verifying. Every method raises RegistryError when a registry does not answer."""
+    """Signing and verifying. Every method raises RegistryError when a registry does not answer, and those that verify
+    raise VerifyError when somebody's public key is not there."""
 
     def sign(self, reference: str, *, key: Key, annotations: Mapping[str, str]) -> None:
         """Signs a digest in a registry; the annotations are part of what is signed."""
@@ -250,6 +256,11 @@ class ToolCosign:
     def _verifying(self, command: str, *options: str, by: Identity, **more: Any) -> str | None:
         """What cosign wrote, or None where it refused."""
         who: tuple[str, ...]
+        if by.key and not by.key.is_file():
+            raise VerifyError(
+                f"{by.key}: there is no such public key, so nothing of {by.name} verifies. "
+                "Get it from whoever signs, and not from here."
+            )
         if by.claimed:
             who = (
                 f"--certificate-identity-regexp={pattern(by.claimed.identity)}",

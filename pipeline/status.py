@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from pipeline.evidence import GATES, RELEASES, TEST_RESULT, when
+from pipeline.artifacts import Finding
+from pipeline.errors import PipelineError
+from pipeline.evidence import GATES, RELEASES, TEST_RESULT, Evidence, when
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge, placed
-from pipeline.promote import Office, drift
+from pipeline.promote import Office, drift, exchanged
 from pipeline.promote import log as logs
 
 # Each row waits for cosign a dozen times, and for a registry.
@@ -16,24 +18,38 @@ _AT_A_TIME = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a gate said of an image: its result in lower case, and its age in days."""
+
+    gate: str
+    result: str
+    age: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A model in a channel. `age` is in days since it was promoted, None for releases; `problems` are rules broken."""
+    """A model in a channel. `age` is in days since it was promoted, None for releases; `problems` are rules broken.
+
+    `trouble` is why nothing else is known of it, or empty.
+    """
 
     model: str
     channel: str
-    digest: str
-    version: str
-    age: float | None
-    verdicts: tuple[str, ...]
-    signers: tuple[str, ...]
-    problems: tuple[str, ...]
+    digest: str = ""
+    version: str = ""
+    age: float | None = None
+    verdicts: tuple[Said, ...] = ()
+    signers: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    trouble: str = ""
 
     def line(self) -> str:
         """As a line of text."""
-        since = "" if self.age is None else f"{self.age:.1f} days"
-        said = ", ".join(self.problems) or "in order"
-        shown = f"{self.model:<12} {self.channel:<11} {self.version or '-':<8} {self.digest[:19]:<19} {since:<10}"
-        return f"{shown} {','.join(self.verdicts):<18} {','.join(self.signers):<10} {said}"
+        since = "" if self.age is None else f"{self.age:.1f} d"
+        judged = ", ".join(f"{each.gate} {each.result} {each.age:.1f} d" for each in self.verdicts)
+        said = self.trouble or ", ".join(self.problems) or "in order"
+        shown = f"{self.model:<12} {self.channel:<11} {self.version or '-':<8} {self.digest[:19]:<19} {since:>7}"
+        return f"{shown}  {judged:<56} {','.join(self.signers):<10} {said}"
 
 
 def status(models: tuple[str, ...], *, now: datetime, office: Office) -> Iterator[Row]:
@@ -45,6 +61,14 @@ def status(models: tuple[str, ...], *, now: datetime, office: Office) -> Iterato
 
 
 def _row(model: str, channel: str, now: datetime, office: Office) -> Row | None:
+    """What a registry that does not answer, or has what nobody can read, says is the row of its model alone."""
+    try:
+        return _known(model, channel, now, office)
+    except PipelineError as error:
+        return Row(model=model, channel=channel, trouble=str(error))
+
+
+def _known(model: str, channel: str, now: datetime, office: Office) -> Row | None:
     where = office.repository(channel, model)
     signers = tuple(office.policy.signers.values())
     if channel != RELEASES:
@@ -53,28 +77,32 @@ def _row(model: str, channel: str, now: datetime, office: Office) -> Row | None:
     log = logs.read(where, signers=signers, registry=office.registry, cosign=office.cosign)
     if tagged is None and log.current is None:
         return None
-    problems = list(log.problems)
+    problems: list[Finding] = [*log.problems]
+    evidence = None
+    if tagged:
+        evidence = collect(where, tagged.digest, signers=signers, registry=office.registry, cosign=office.cosign)
+        problems += judge(evidence, channel=channel)
     if channel != RELEASES:
         problems += drift(log, tagged.digest if tagged else "", where=f"{where}:{channel}")
-    digest = tagged.digest if tagged else ""
-    verdicts: tuple[str, ...] = ()
-    by: tuple[str, ...] = ()
-    version = ""
-    if digest:
-        evidence = collect(where, digest, signers=signers, registry=office.registry, cosign=office.cosign)
-        problems += judge(evidence, channel=channel)
-        by = tuple(sorted({each.by for each in placed(evidence, channel)}))
-        verdicts = tuple(gate for gate in GATES if evidence.attestation(f"{TEST_RESULT} {gate}"))
-        version = evidence.contents.labels.get("org.opencontainers.image.version", "") if evidence.contents else ""
-    age = (now - when(log.current.at)).total_seconds() / 86400 if log.current else None
-    rules = tuple(dict.fromkeys(each.rule for each in problems))
+        problems += exchanged(log.current, evidence) if evidence else ()
     return Row(
         model=model,
         channel=channel,
-        digest=digest,
-        version=version,
-        age=age,
-        verdicts=verdicts,
-        signers=by,
-        problems=rules,
+        digest=tagged.digest if tagged else "",
+        version=evidence.contents.version if evidence and evidence.contents else "",
+        age=_days(now - when(log.current.at)) if log.current else None,
+        verdicts=tuple(_said(evidence, now)) if evidence else (),
+        signers=tuple(sorted({each.by for each in placed(evidence, channel)})) if evidence else (),
+        problems=tuple(dict.fromkeys(each.rule for each in problems)),
     )
+
+
+def _said(evidence: Evidence, now: datetime) -> Iterator[Said]:
+    for gate in GATES:
+        if found := evidence.attestation(f"{TEST_RESULT} {gate}"):
+            age = _days(now - when(found.verdict["at"]))
+            yield Said(gate=gate, result=str(found.predicate.get("result")).lower(), age=age)
+
+
+def _days(age: timedelta) -> float:
+    return age / timedelta(days=1)

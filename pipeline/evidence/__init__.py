@@ -57,9 +57,9 @@ class Attestation:
 
     @property
     def verdict(self) -> Mapping[str, Any]:
-        """What the gate said; empty where this is no verdict."""
+        """What the gate said; empty where this is no verdict, or one that nobody can read."""
         found = self.predicate.get("verdict")
-        return found if isinstance(found, dict) else {}
+        return found if isinstance(found, dict) and _is_verdict(found) else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +76,11 @@ class Contents:
     diff_ids: tuple[str, ...]
     size: int
     archive: str
+
+    @property
+    def version(self) -> str:
+        """The model's version, as the image is labelled."""
+        return self.labels.get("org.opencontainers.image.version", "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +111,16 @@ class Evidence:
 def binding(payloads: tuple[str, ...]) -> str:
     """The digest of all attestations of a release, by the SHA-256 of each: what its signature binds together."""
     return f"sha256:{hashlib.sha256(json.dumps(sorted(payloads)).encode()).hexdigest()}"
+
+
+def _is_verdict(found: Mapping[str, Any]) -> bool:
+    """Whether it has what is read of a verdict, in the shape of `pipeline.artifacts.Verdict`."""
+    try:
+        when(found["at"])
+        words = all(isinstance(each["rule"], str) for each in found["findings"])
+        return words and all(isinstance(value, int | float) for value in found["measured"].values())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def when(text: str) -> datetime:

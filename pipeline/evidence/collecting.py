@@ -1,6 +1,7 @@
 """A digest in a registry -> its evidence: everything is fetched, hashed again, and put to cosign."""
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -8,16 +9,45 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
-from typing import Any, cast
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import IO, Any, cast
 
 from pipeline.engine import LABEL
 from pipeline.errors import RegistryError, VerifyError
 from pipeline.evidence import Attestation, Contents, Evidence, Signature
-from pipeline.oci import Manifest, Registry, Repository
+from pipeline.oci import Manifest, Registry, Repository, digest_of
 from pipeline.signing import Cosign, Identity
 
 _NOTHING = b"{}"
 _ARCHIVE = "model/model.pt"
+_GZIP = b"\x1f\x8b"
+_CHUNK = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unpacked:
+    """What is in a layer: the digest of its tar, and the SHA-256 of the archive in it, or empty."""
+
+    diff_id: str
+    archive: str
+
+
+# By the digest of a layer, which says all of what is in it: a promotion reads the same ones in several places.
+_KNOWN: dict[str, _Unpacked] = {}
+
+
+class _Hashing:
+    """A stream that hashes what is read of it."""
+
+    def __init__(self, content: IO[bytes]) -> None:
+        self._content = content
+        self.seen = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        content = self._content.read(size)
+        self.seen.update(content)
+        return content
 
 
 def attached(digest: str, what: str) -> str:
@@ -40,12 +70,12 @@ def collect(
             f"{repository.at(digest)}: the registry has nothing with this digest. Is it the digest of the release "
             "(build/NAME/release.json, or `inv status`), and not the image's id?"
         )
-    contents, damage = _contents(image, repository, registry)
     reference = repository.at(digest)
     signatures = tuple(
         _signature(payload, signer) for signer in signers for payload in cosign.signatures(reference, by=signer)
     )
     found = registry.manifest(repository, attached(digest, "sig"))
+    contents, damage = _contents(image, repository, registry)
     return Evidence(
         repository=repository,
         digest=digest,
@@ -111,40 +141,68 @@ def _contents(image: Manifest, repository: Repository, registry: Registry) -> tu
     damage: list[str] = []
     archive = ""
     try:
-        config = json.loads(registry.blob(repository, image.config.digest))
+        labels, diff_ids = _configured(registry.blob(repository, image.config.digest))
     except RegistryError as error:
         return None, (str(error),)
-    for layer in image.layers:
+    if len(diff_ids) != len(image.layers):
+        damage.append(f"the configuration tells of {len(diff_ids)} layers, and the manifest has {len(image.layers)}")
+    for layer, expected in zip(image.layers, diff_ids, strict=False):
         try:
             with registry.stream(repository, layer.digest) as chunks:
-                archive = _hashed(chunks, wanted=layer == image.layers[-1])
+                found = _unpacked(layer.digest, chunks)
         except (RegistryError, tarfile.TarError, zlib.error, EOFError, OSError) as error:
             damage.append(str(error))
-    labels = (config.get("config") or {}).get("Labels") or {}
+            continue
+        archive = found.archive
+        if found.diff_id != expected:
+            damage.append(f"{layer.digest} unpacks to {found.diff_id}, and the configuration names {expected}")
     contents = Contents(
         config=image.config.digest,
         labels={name: value for name, value in labels.items() if name.startswith((LABEL, "org.opencontainers"))},
         layers=tuple(layer.digest for layer in image.layers),
-        diff_ids=tuple((config.get("rootfs") or {}).get("diff_ids") or ()),
+        diff_ids=diff_ids,
         size=sum(layer.size for layer in image.layers) + image.config.size,
         archive=archive,
     )
     return contents, tuple(damage)
 
 
-def _hashed(chunks: Iterator[bytes], *, wanted: bool) -> str:
-    """Reads a layer to its end; in the one that is `wanted`, takes the SHA-256 of the archive."""
-    if not wanted:
-        for _ in chunks:
-            pass
-        return ""
-    with tempfile.TemporaryFile() as compressed:
+def _configured(content: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The labels of an image, and the digests of what is in its layers, as its configuration has them.
+
+    Anybody may have written it: https://github.com/opencontainers/image-spec/blob/main/config.md.
+    """
+    try:
+        document = json.loads(content)
+        labels = (document.get("config") or {}).get("Labels") or {}
+        diff_ids = (document.get("rootfs") or {}).get("diff_ids") or ()
+        return {str(name): str(value) for name, value in labels.items()}, tuple(map(str, diff_ids))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RegistryError(f"the configuration {digest_of(content)} is none of an image ({error!r})") from error
+
+
+def _unpacked(digest: str, chunks: Iterator[bytes]) -> _Unpacked:
+    """Reads a layer to its end, which checks its digest, and unpacks it the first time."""
+    with tempfile.TemporaryFile() as sent:
         for chunk in chunks:
-            compressed.write(chunk)
-        compressed.seek(0)
-        with tarfile.open(fileobj=compressed, mode="r:*") as layer:
-            for member in layer:
-                if member.isreg() and member.name.removeprefix("./").removeprefix("/") == _ARCHIVE:
-                    content = cast(io.BufferedReader, layer.extractfile(member))
-                    return hashlib.file_digest(content, "sha256").hexdigest()
+            sent.write(chunk)
+        if digest not in _KNOWN:
+            sent.seek(0)
+            packed = sent.read(len(_GZIP)) == _GZIP
+            sent.seek(0)
+            with gzip.GzipFile(fileobj=sent) if packed else nullcontext(sent) as content:
+                reader = _Hashing(cast(IO[bytes], content))
+                archive = _archive(reader)
+                while reader.read(_CHUNK):
+                    pass
+            _KNOWN[digest] = _Unpacked(diff_id=f"sha256:{reader.seen.hexdigest()}", archive=archive)
+    return _KNOWN[digest]
+
+
+def _archive(content: _Hashing) -> str:
+    """The SHA-256 of the archive in a layer, or empty."""
+    with tarfile.open(fileobj=cast(IO[bytes], content), mode="r|") as layer:
+        for member in layer:
+            if member.isreg() and member.name.removeprefix("./").removeprefix("/") == _ARCHIVE:
+                return hashlib.file_digest(cast(io.BufferedReader, layer.extractfile(member)), "sha256").hexdigest()
     return ""

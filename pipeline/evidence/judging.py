@@ -1,15 +1,19 @@
 """Evidence -> what it lacks of a release: each missing or broken thing with its cure, judged without asking anybody."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from pipeline.artifacts import Finding
 from pipeline.engine import LABEL
 from pipeline.evidence import (
     CHANNEL,
+    CYCLONEDX,
     EVIDENCE,
     GATES,
+    PROVENANCE,
     REQUIRED,
+    SPDX,
     TEST_RESULT,
     Evidence,
     Signature,
@@ -23,7 +27,13 @@ _REBUILT = "Do not use it. Build and release it again: `inv build-serving`, `inv
 
 def judge(evidence: Evidence, *, channel: str) -> tuple[Finding, ...]:
     """What speaks against a digest in the repository of a channel, whatever a policy asks on top."""
-    return (*_image(evidence), *_attached(evidence), *_verdicts(evidence), *_signed(evidence, channel))
+    return (
+        *_image(evidence),
+        *_attached(evidence),
+        *_described(evidence),
+        *_verdicts(evidence),
+        *_signed(evidence, channel),
+    )
 
 
 def placed(evidence: Evidence, channel: str) -> tuple[Signature, ...]:
@@ -55,6 +65,8 @@ def _attached(evidence: Evidence) -> Iterator[Finding]:
         elif not each.by:
             text = "does not verify under any signer's key: it was changed, or signed by somebody else"
             yield finding("evidence-signature", each.name, text, _TRUSTED)
+        elif each.kind == TEST_RESULT and not each.verdict:
+            yield finding("verdict-unreadable", each.name, "it has not what a gate's verdict has", _AGAIN)
     counts = Counter(each.name for each in evidence.attestations if each.by)
     found = {each.name for each in evidence.attestations}
     for name in REQUIRED:
@@ -64,6 +76,43 @@ def _attached(evidence: Evidence) -> Iterator[Finding]:
         if count > 1:
             text = f"{count} attestations of this kind are attached, and nobody can tell which counts"
             yield finding("evidence-duplicated", name, text, _AGAIN)
+
+
+def _described(evidence: Evidence) -> Iterator[Finding]:
+    """SBOMs and provenance have to be about what is inside, and not only attached to it."""
+    if not (contents := evidence.contents):
+        return
+    image, archive = contents.config.removeprefix("sha256:"), contents.archive
+    runtime = contents.labels.get(f"{LABEL}.runtime.digest", "").removeprefix("sha256:")
+    asked = {CYCLONEDX: (_cyclonedx, {image, archive}), SPDX: (_spdx, {image, archive})}
+    for kind, (read, wanted) in (asked | {PROVENANCE: (_provenance, {archive, runtime})}).items():
+        if not (found := evidence.attestation(kind)):
+            continue
+        try:
+            named = set(read(found.predicate))
+        except (KeyError, TypeError, AttributeError):
+            named = set()
+        if missing := sorted(wanted - named):
+            text = f"it does not tell of {', '.join(f'sha256:{each}' for each in missing)}, which is here"
+            yield finding("evidence-of-another-image", kind, text, _AGAIN)
+
+
+def _cyclonedx(document: Mapping[str, Any]) -> Iterator[str]:
+    """The digests of the image and of its models in an SBOM."""
+    models = [each for each in document["components"] if each["type"] == "machine-learning-model"]
+    yield from (each["content"] for one in (document["metadata"]["component"], *models) for each in one["hashes"])
+
+
+def _spdx(document: Mapping[str, Any]) -> Iterator[str]:
+    yield document["documentNamespace"].rpartition("/")[2]
+    yield from (each["checksumValue"] for file in document["files"] for each in file["checksums"])
+
+
+def _provenance(predicate: Mapping[str, Any]) -> Iterator[str]:
+    """The digests of the archive and of the runtime image that an image is said to be made of."""
+    for each in predicate["buildDefinition"]["resolvedDependencies"]:
+        if each.get("name") in {"archive", "torchscript-runtime"}:
+            yield each["digest"]["sha256"]
 
 
 def _verdicts(evidence: Evidence) -> Iterator[Finding]:

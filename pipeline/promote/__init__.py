@@ -21,8 +21,6 @@ from pipeline.promote.log import Entry, Log
 from pipeline.settings import repository
 from pipeline.signing import Cosign, Identity, Key, me
 
-_VERSION = "org.opencontainers.image.version"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
@@ -63,7 +61,7 @@ def promote(
     findings = (
         *judge(evidence, channel=channel.source),
         *policies.judge(channel, evidence, approved=approved, now=now),
-        *_placed(channel.source, source, digest, channel.signers, office),
+        *_placed(channel.source, evidence, channel.signers, office),
         *_unbroken(to, target, channel.signers, office, unfinished=digest),
         *_unknown(office.key, channel),
     )
@@ -75,7 +73,7 @@ def promote(
     with hold(target, office.holder, registry=office.registry) as still:
         log = _log(target, channel, office)
         entry = log.current if log.current and log.current.digest == digest else None
-        renewed = entry is not None and not _is_there(evidence, target, channel, office)
+        renewed = entry is not None and not _is_there(entry, evidence, target, channel, office)
         if entry is None or renewed:
             _bring(evidence, target, channel, office)
             entry = logs.following(
@@ -83,8 +81,9 @@ def promote(
                 action="promote",
                 channel=to,
                 model=model,
-                version=_version(evidence),
+                version=evidence.contents.version if evidence.contents else "",
                 digest=digest,
+                evidence=evidence.bound,
                 source=channel.source,
                 reason="the same image with other evidence" if renewed else "",
                 by=office.holder.name,
@@ -116,7 +115,7 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
         entry = _begun(log, to, target, office)
         back = entry or _before(log, to, target)
         evidence = collect(target, back.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
-        if findings := (*judge(evidence, channel=channel), *_unknown(office.key, asked)):
+        if findings := (*judge(evidence, channel=channel), *exchanged(back, evidence), *_unknown(office.key, asked)):
             raise PromoteError(told(f"{model} cannot go back to {back.digest}", findings))
         if entry is None:
             entry = logs.following(
@@ -126,6 +125,7 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
                 model=model,
                 version=back.version,
                 digest=back.digest,
+                evidence=back.evidence,
                 source=channel,
                 reason=reason.strip(),
                 by=office.holder.name,
@@ -138,24 +138,32 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
 
 
 def approve(model: str, *, to: str, digest: str = "", office: Office) -> str:
-    """Signs that a digest may go to a channel, with our key, where it comes from; returns the digest.
+    """Signs that a digest, with what is attached to it now, may go to a channel; returns the digest.
+
+    It is signed with our key where it comes from, and has to verify there. What else the channel asks of it is judged
+    when it is promoted.
 
     Raises:
-        PromoteError: the channel before has no image.
+        PromoteError: the channel before has no image, it does not verify, or nobody asks for our approval.
     """
     channel = office.policy.channel(to)
     source = office.repository(channel.source, model)
     digest = digest or _current(source, channel.source, office.registry)
-    office.cosign.sign(source.at(digest), key=office.key, annotations={APPROVES: to})
+    evidence = collect(source, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
+    if findings := (*judge(evidence, channel=channel.source), *_unasked(office.key, channel)):
+        raise PromoteError(told(f"{model} {digest} cannot be approved for {to}", findings))
+    notes = {APPROVES: to, EVIDENCE: evidence.bound}
+    office.cosign.sign(source.at(digest), key=office.key, annotations=notes)
     return digest
 
 
 def approvals(evidence: Evidence, channel: Channel, cosign: Cosign) -> Iterator[str]:
-    """The approvers whose approval of a digest for a channel verifies, by name."""
+    """The approvers whose approval of a digest and its evidence for a channel verifies, by name."""
+    given = {APPROVES: channel.name, EVIDENCE: evidence.bound}
     for approver in channel.approvers:
         for each in cosign.signatures(evidence.repository.at(evidence.digest), by=approver):
-            place = each["critical"]["identity"]["docker-reference"]
-            if place == str(evidence.repository) and (each.get("optional") or {}).get(APPROVES) == channel.name:
+            place, notes = each["critical"]["identity"]["docker-reference"], each.get("optional") or {}
+            if place == str(evidence.repository) and given.items() <= notes.items():
                 yield approver.name
 
 
@@ -178,12 +186,21 @@ def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[F
     return (finding("drift", where, text, cure),)
 
 
-def _placed(
-    name: str, source: Repository, digest: str, signers: tuple[Identity, ...], office: Office
-) -> Iterator[Finding]:
+def exchanged(entry: Entry | None, evidence: Evidence) -> tuple[Finding, ...]:
+    """What speaks against a channel's evidence: it has to be that with which the log has its digest, and not what was
+    attached before, however well that verifies."""
+    if entry is None or entry.digest != evidence.digest or entry.evidence == evidence.bound:
+        return ()
+    text = f"is not what the log has since {entry.at}: other evidence for this digest was put in its place"
+    cure = f"Promote it to {entry.channel} again, which brings its evidence anew, and find out who did it."
+    return (finding("evidence-exchanged", str(evidence.repository), text, cure),)
+
+
+def _placed(name: str, evidence: Evidence, signers: tuple[Identity, ...], office: Office) -> Iterator[Finding]:
     """What a channel gives on must be what it has now, by its tag and by its log."""
     if name == RELEASES:
         return
+    source, digest = evidence.repository, evidence.digest
     log = logs.read(source, signers=signers, registry=office.registry, cosign=office.cosign)
     yield from log.problems
     yield from drift(log, _tagged(source, name, office.registry), where=f"{source}:{name}")
@@ -192,6 +209,8 @@ def _placed(
         yield finding(
             "not-current", f"{source}:{name}", text, f"Promote what {name} has, or promote this to {name} first."
         )
+    else:
+        yield from exchanged(log.current, evidence)
 
 
 def _unbroken(
@@ -203,18 +222,30 @@ def _unbroken(
 
 
 def _unknown(key: Key, channel: Channel) -> Iterator[Finding]:
-    """What we sign for a channel, and its log, has to count there. Where our public key is not beside the private one,
-    that shows only when what we signed is read back."""
-    ourselves = me(key)
-    if ourselves.claimed:
-        known = any(signer.is_claimed(ourselves.claimed) for signer in channel.signers)
-    else:
-        ours = _content(ourselves.key)
-        known = not ours or ours in {_content(signer.key) for signer in channel.signers}
-    if not known:
+    """What we sign for a channel, and its log, has to count there."""
+    if not _is_among(key, channel.signers):
         text = f"is who would sign here, and none of the signers of {channel.name}"
         cure = "Add it in promotion.toml to [signers] and to the channel's signers, or have one of them do it."
-        yield finding("not-a-signer", ourselves.shown, text, cure)
+        yield finding("not-a-signer", me(key).shown, text, cure)
+
+
+def _unasked(key: Key, channel: Channel) -> Iterator[Finding]:
+    """An approval that nobody asks for would only look like one."""
+    if not channel.approvers or not _is_among(key, channel.approvers):
+        asked = ", ".join(each.name for each in channel.approvers) or "nobody"
+        text = f"is who would approve, and {channel.name} asks for the approval of {asked}"
+        cure = "Add it in promotion.toml to [signers] and to the channel's approvers, or have one of them do it."
+        yield finding("not-an-approver", me(key).shown, text, cure)
+
+
+def _is_among(key: Key, known: tuple[Identity, ...]) -> bool:
+    """Whether what we sign counts as that of one of them. Where our public key is not beside the private one, that
+    shows only when what we signed is read back."""
+    ourselves = me(key)
+    if ourselves.claimed:
+        return any(each.is_claimed(ourselves.claimed) for each in known)
+    ours = _content(ourselves.key)
+    return not ours or ours in {_content(each.key) for each in known}
 
 
 def _content(path: Path | None) -> bytes:
@@ -233,7 +264,7 @@ def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Off
     """Copies and signs, and then holds what arrived to the same conditions as what was sent."""
     digest = evidence.digest
     say(f"  copying {evidence.repository.at(digest)} to {target}")
-    office.cosign.copy(evidence.repository.at(digest), f"{target}:{digest.replace(':', '-')}")
+    office.cosign.copy(evidence.repository.at(digest), f"{target}:image-{digest.removeprefix('sha256:')}")
     notes = {CHANNEL: channel.name, EVIDENCE: evidence.bound}
     office.cosign.sign(target.at(digest), key=office.key, annotations=notes)
     arrived = collect(target, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
@@ -241,8 +272,10 @@ def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Off
         raise PromoteError(told(f"{target.at(digest)} did not arrive as it was sent", findings))
 
 
-def _is_there(evidence: Evidence, target: Repository, channel: Channel, office: Office) -> bool:
+def _is_there(entry: Entry, evidence: Evidence, target: Repository, channel: Channel, office: Office) -> bool:
     """Whether a channel has a digest whole, and with the very evidence that it has where it comes from."""
+    if entry.evidence != evidence.bound:
+        return False
     try:
         there = collect(
             target, evidence.digest, signers=channel.signers, registry=office.registry, cosign=office.cosign
@@ -302,7 +335,3 @@ def _move(target: Repository, tag: str, digest: str, registry: Registry) -> None
     if found is None:
         raise PromoteError(f"{target.at(digest)} is not there any more, so {tag} cannot name it. Promote it again.")
     registry.put_manifest(target, tag, found)
-
-
-def _version(evidence: Evidence) -> str:
-    return evidence.contents.labels.get(_VERSION, "") if evidence.contents else ""

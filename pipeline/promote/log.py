@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from pipeline.artifacts import Finding
+from pipeline.errors import PromoteError
 from pipeline.evidence import PROMOTION, finding, when
 from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest
 from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
@@ -26,7 +27,8 @@ _RESTORE = "Restore the log from a copy that you trust, and look for who can wri
 class Entry:
     """What was done: `digest` is what the channel's tag names since then, `previous` the digest of the entry before.
 
-    `sequence` counts from 1, `at` is RFC 3339 in UTC, `source` is the channel that the image came from.
+    `sequence` counts from 1, `at` is RFC 3339 in UTC, `source` is the channel that the image came from, and `evidence`
+    binds what was attached to it then: see `pipeline.evidence.binding`.
     """
 
     sequence: int
@@ -35,6 +37,7 @@ class Entry:
     model: str
     version: str
     digest: str
+    evidence: str
     source: str
     reason: str
     by: str
@@ -94,10 +97,20 @@ def signed(entry: Entry, *, repository: Repository, cosign: Cosign, key: Key) ->
 
 
 def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry) -> None:
-    """Puts the log with a signed entry at its end into the registry, in one write."""
+    """Puts the log with a signed entry at its end into the registry, in one write, and looks whether it is there.
+
+    Raises:
+        PromoteError: somebody else wrote the log in the same moment, and ours is lost.
+    """
     blob = registry.put_blob(repository, entry, media_type=_ENVELOPE)
     empty = registry.put_blob(repository, b"{}", media_type=EMPTY)
-    registry.put_manifest(repository, TAG, manifest(empty, (*log.blobs, blob), artifact=_ARTIFACT))
+    made = manifest(empty, (*log.blobs, blob), artifact=_ARTIFACT)
+    registry.put_manifest(repository, TAG, made)
+    if registry.manifest(repository, TAG) != made:
+        raise PromoteError(
+            f"{repository}:{TAG}: somebody else wrote it in the same moment, and the channel's tag was not moved. "
+            "Look at `inv status`, and run it again if it is still what you want."
+        )
 
 
 def following(log: Log, **facts: Any) -> Entry:

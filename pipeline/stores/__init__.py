@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from pipeline.errors import VerifyError
 from pipeline.oci import MANIFEST, Manifest, digest_of
 from pipeline.settings import has_secret
-from pipeline.signing import Cosign, Identity, Key, me
+from pipeline.signing import Cosign, Identity, Key, me, shown
 from pipeline.stores import lfs
 
 _REFERENCE = re.compile(r"(?P<store>[a-z0-9+]+://.+?)/(?P<model>[a-z0-9][a-z0-9._-]*)@(?P<digest>sha256:[0-9a-f]{64})")
@@ -100,12 +100,12 @@ def _put(
         files.write(f"{home}/{_path(manifest.digest)}", manifest.content)
 
 
-def taken(reference: str, *, signer: Identity, cosign: Cosign) -> tuple[Manifest, dict[str, bytes]]:
+def taken(reference: str, *, signers: tuple[Identity, ...], cosign: Cosign) -> tuple[Manifest, dict[str, bytes]]:
     """A model's manifest and blobs out of a store, by digest, verified.
 
     Raises:
-        VerifyError: nobody's signature for this place verifies, something is missing or is not what its digest says, or
-            the reference has a secret in it.
+        VerifyError: no signature for this place by one of the signers verifies, something is missing or is not what its
+            digest says, or the reference has a secret in it.
         RegistryError: as `opened`.
     """
     if has_secret(reference):
@@ -120,9 +120,10 @@ def taken(reference: str, *, signer: Identity, cosign: Cosign) -> tuple[Manifest
     home = _home(model, digest)
     with opened(found["store"]) as files:
         content = _blob(files, home, digest, reference)
-        if not _is_signed(files.read(f"{home}/{_SIGNATURE}"), f"{found['store']}/{model}", digest, signer, cosign):
+        signed, place = files.read(f"{home}/{_SIGNATURE}"), f"{found['store']}/{model}"
+        if not any(_is_signed(signed, place, digest, signer, cosign) for signer in signers):
             raise VerifyError(
-                f"{reference}: no signature for this place verifies under {signer.shown}. "
+                f"{reference}: no signature for this place verifies under {shown(signers)}. "
                 "Do not use it; have it released again by whoever may sign."
             )
         manifest = Manifest(media_type=MANIFEST, content=content)

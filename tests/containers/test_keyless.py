@@ -22,7 +22,7 @@ from pipeline.line import Line
 from pipeline.oci import manifest, parse
 from pipeline.oci.http import HttpRegistry
 from pipeline.promote import Office, promote, rollback
-from pipeline.promote.lock import Holder
+from pipeline.promote.lock import Holder, machine
 from pipeline.release import Desk
 from pipeline.release.provenance import Source
 from pipeline.settings import HOME
@@ -89,7 +89,7 @@ def office(released: Release, desk: Desk, tmp_path: Path, request: pytest.Fixtur
         registry=desk.registry,
         cosign=desk.cosign,
         key=None,
-        holder=Holder(name="workflow@github", process=os.getpid()),
+        holder=Holder(name="workflow@github", process=os.getpid(), machine=machine()),
     )
 
 
@@ -145,7 +145,7 @@ def test_from_release_to_production_and_back(office: Office, released: Release, 
 
 def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_path: Path) -> None:
     reference = f"{released.repository}@{released.model}"
-    files = fetch(reference, tmp_path, signer=US, registry=desk.registry, cosign=desk.cosign)
+    files = fetch(reference, tmp_path, signers=(US,), registry=desk.registry, cosign=desk.cosign)
     assert released.image.archive.file.sha256 in {file.sha256 for file in files}
 
 

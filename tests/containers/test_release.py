@@ -4,14 +4,17 @@ Each test works in channels of its own, into which it promotes the one release t
 """
 
 import base64
+import gzip
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,25 +30,36 @@ from spdx_tools.spdx.validation.document_validator import validate_full_spdx_doc
 
 from pipeline import images, pins, policy, registry
 from pipeline.artifacts import Limits, ModelSpec, Release
+from pipeline.diff import diff
 from pipeline.engine import Job, Mount
 from pipeline.engine.credentials import credentials
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import PipelineError, PromoteError, RegistryError, ReleaseError, VerifyError
-from pipeline.evidence import CHANNEL, CYCLONEDX, EVIDENCE, PROVENANCE, SPDX, TEST_RESULT, Evidence, binding
+from pipeline.evidence import (
+    CHANNEL,
+    CYCLONEDX,
+    EVIDENCE,
+    PROVENANCE,
+    SPDX,
+    TEST_RESULT,
+    Attestation,
+    Evidence,
+    binding,
+)
 from pipeline.evidence.collecting import attached
 from pipeline.fetch import fetch
 from pipeline.keys import keys
 from pipeline.line import Line
-from pipeline.oci import Blob, Manifest, Repository, digest_of, manifest, parse
+from pipeline.oci import DOCKER_MANIFEST, Blob, Manifest, Repository, digest_of, manifest, parse
 from pipeline.oci.http import HttpRegistry
 from pipeline.promote import Office, approve, promote, rollback
 from pipeline.promote import log as logs
-from pipeline.promote.lock import Holder, hold
+from pipeline.promote.lock import Holder, hold, machine
 from pipeline.release import Desk, release
 from pipeline.release.provenance import Source
-from pipeline.reproduce import reproduce
+from pipeline.reproduce import device, reproduce
 from pipeline.settings import HOME
-from pipeline.signing import PASSPHRASE, Identity, Key, ToolCosign, envelope, me
+from pipeline.signing import PASSPHRASE, Identity, Key, ToolCosign, attested, envelope, me
 from pipeline.status import status
 from pipeline.verify import verify
 from tests.containers.conftest import REGISTRIES
@@ -104,10 +118,15 @@ class Yard:
         return found.digest if found else None
 
 
+def _named_after(request: pytest.FixtureRequest) -> str:
+    """What a repository of a test is called."""
+    return re.sub("[^a-z0-9]+", "-", request.node.name.removeprefix("test_")).strip("-")
+
+
 @pytest.fixture
 def yard(released: Release, desk: Desk, tmp_path: Path, request: pytest.FixtureRequest) -> Yard:
     """Channels named after the test."""
-    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
+    name = _named_after(request)
     text = (HOME / "promotion.toml").read_text()
     text = text.replace("~/.config/torchyard/cosign.pub", str(me(desk.key).key))
     text = text.replace("127.0.0.1:5000/staging", f"127.0.0.1:{REGISTRIES[0]}/{name}/staging")
@@ -119,7 +138,7 @@ def yard(released: Release, desk: Desk, tmp_path: Path, request: pytest.FixtureR
         registry=desk.registry,
         cosign=desk.cosign,
         key=desk.key,
-        holder=Holder(name="somebody@here", process=os.getpid()),
+        holder=Holder(name="somebody@here", process=os.getpid(), machine=machine()),
     )
     return Yard(office=office, digest=released.digest)
 
@@ -175,6 +194,20 @@ def test_every_file_of_the_image_is_in_the_sbom(released: Release, desk: Desk) -
     assert listed["model/model.pt"] == released.image.archive.file.sha256
 
 
+def test_no_layer_hides_a_file_from_the_sbom(released: Release, desk: Desk) -> None:
+    """What lies under another file, or is removed by a later layer, is shipped all the same: there is no such file."""
+    seen: list[str] = []
+    with desk.engine.save(released.image.digest) as stream, tarfile.open(fileobj=stream, mode="r|") as archive:
+        for member in archive:
+            content = archive.extractfile(member)
+            if content and (member.name.endswith("/layer.tar") or member.name.startswith("blobs/sha256/")):
+                with suppress(tarfile.ReadError), tarfile.open(fileobj=BytesIO(content.read())) as layer:
+                    seen += [each.name.removeprefix("./") for each in layer if not each.isdir()]
+    assert "model/model.pt" in seen
+    assert len(set(seen)) == len(seen)
+    assert [name for name in seen if name.rpartition("/")[2].startswith(".wh.")] == []
+
+
 def test_the_sbom_names_what_syft_cannot_see(released: Release) -> None:
     boms = {file.path.name: json.loads(file.path.read_text()) for file in released.sboms}
     kinds = {each["name"]: each for each in boms["cyclonedx.json"]["components"]}
@@ -219,7 +252,7 @@ def test_an_outsider_verifies_with_cosign_alone(released: Release, desk: Desk, e
 
 def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_path: Path) -> None:
     reference = f"{released.repository}@{released.model}"
-    files = fetch(reference, tmp_path, signer=_signer(desk.key)[0], registry=desk.registry, cosign=desk.cosign)
+    files = fetch(reference, tmp_path, signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
     found = {file.path.name: file.sha256 for file in files}
     archive = released.image.archive
     assert found == {file.path.name: file.sha256 for file in (archive.file, archive.contract, archive.samples)}
@@ -231,26 +264,27 @@ def test_an_archive_is_kept_in_another_store_too(
     there = replace(desk, store=f"file://{tmp_path}/store")
     made = tiny_line.release(there, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)
     assert made.stored == f"file://{tmp_path}/store/{NAME}@{released.model}"
-    files = fetch(made.stored, tmp_path / "out", signer=me(desk.key), registry=desk.registry, cosign=desk.cosign)
+    files = fetch(made.stored, tmp_path / "out", signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
     assert released.image.archive.file.sha256 in {file.sha256 for file in files}
     moved = made.stored.replace("/store/", "/moved/")
     (tmp_path / "store").rename(tmp_path / "moved")
     with pytest.raises(VerifyError, match="no signature for this place verifies"):
-        fetch(moved, tmp_path / "again", signer=me(desk.key), registry=desk.registry, cosign=desk.cosign)
+        fetch(moved, tmp_path / "again", signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
 
 
 def test_a_release_is_made_again_from_its_materials(
     evidence: Evidence, engine: DockerEngine, tiny_spec: ModelSpec, tmp_path: Path
 ) -> None:
     line = Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path)
-    compared = {each.what: each.agrees for each in reproduce(evidence, tiny_spec, line)}
-    assert compared == {
-        "training data": True,
-        "held-out data": True,
-        "archive": True,
-        "model layer": True,
-        "image": True,
-    }
+    compared = reproduce(evidence, tiny_spec, line)
+    assert [each.what for each in compared if each.is_material] == [
+        *("training data", "held-out data", "pytorch-cuda", "torchscript-runtime")
+    ]
+    assert [each.what for each in compared if not each.is_material] == [
+        *("weights", "samples", "archive", "model layer", "image")
+    ]
+    assert {each.what for each in compared if not each.agrees} == set()
+    assert device(evidence) == "cpu"
 
 
 def test_other_sources_are_not_made_into_the_release(evidence: Evidence, tiny_line: Line, tiny_spec: ModelSpec) -> None:
@@ -363,11 +397,33 @@ class Forger:
         assert found
         return found
 
+    def statements(self) -> list[bytes]:
+        """What is attested of the release."""
+        store = self.yard.office.registry
+        envelopes = [store.blob(self.source, layer.digest) for layer in self.attachments("att").layers]
+        return [base64.b64decode(json.loads(each)["payload"]) for each in envelopes]
+
+    def sign(self, digest: str, statements: list[bytes], key: Key) -> None:
+        bound = binding(tuple(digest_of(each).removeprefix("sha256:") for each in statements))
+        notes = {CHANNEL: "releases", EVIDENCE: bound}
+        self.yard.office.cosign.sign(self.source.at(digest), key=key, annotations=notes)
+
+    def release(self, digest: str, statements: list[dict[str, Any]]) -> None:
+        """Attests these of a digest, with our key, in the place of all that was, and signs it."""
+        office, encoded, layers = self.yard.office, [json.dumps(each).encode() for each in statements], []
+        for each, layer in zip(encoded, self.attachments("att").layers, strict=True):
+            content, notes = attested(each, cosign=office.cosign, key=office.key)
+            blob = office.registry.put_blob(self.source, content, media_type=layer.media_type)
+            layers.append(replace(blob, annotations=notes))
+        made = manifest(self.attachments("att").config, tuple(layers))
+        office.registry.put_manifest(self.source, attached(digest, "att"), made)
+        self.sign(digest, encoded, office.key)
+
 
 @pytest.fixture
 def forger(yard: Yard, stranger: Path, request: pytest.FixtureRequest) -> Forger:
     """With the release copied, unsigned, to releases of this test's own, where it is signed again with our key."""
-    name = request.node.name.split("[")[0].removeprefix("test_").replace("_", "-")
+    name = _named_after(request)
     office = replace(yard.office, releases=f"127.0.0.1:{REGISTRIES[0]}/{name}/releases")
     forged = Forger(yard=replace(yard, office=office), key=stranger)
     original = yard.repository("releases")
@@ -376,13 +432,7 @@ def forger(yard: Yard, stranger: Path, request: pytest.FixtureRequest) -> Forger
 
 
 def _sign(forger: Forger, key: Key) -> None:
-    store = forger.yard.office.registry
-    payloads = []
-    for layer in forger.attachments("att").layers:
-        statement = base64.b64decode(json.loads(store.blob(forger.source, layer.digest))["payload"])
-        payloads.append(digest_of(statement).removeprefix("sha256:"))
-    notes = {CHANNEL: "releases", EVIDENCE: binding(tuple(payloads))}
-    forger.yard.office.cosign.sign(forger.source.at(forger.yard.digest), key=key, annotations=notes)
+    forger.sign(forger.yard.digest, forger.statements(), key)
 
 
 def test_a_signature_copied_from_another_repository_is_refused(forger: Forger) -> None:
@@ -445,8 +495,18 @@ def test_a_stage_cannot_be_skipped(yard: Yard) -> None:
     assert "the registry has nothing with this digest" in told
 
 
+def _swapped(forger: Forger, document: dict[str, Any]) -> str:
+    """What a promotion says to another manifest in the release's place, with all that hung on that."""
+    store = forger.yard.office.registry
+    swapped = Manifest(media_type=DOCKER_MANIFEST, content=json.dumps(document).encode())
+    store.put_manifest(forger.source, "releases", swapped)
+    for what in ("sig", "att"):
+        store.put_manifest(forger.source, attached(swapped.digest, what), forger.attachments(what))
+    return _refused(forger.yard)
+
+
 def test_a_swapped_archive_is_refused(forger: Forger) -> None:
-    """The layer is exchanged and the manifest follows; then the registry's own disk is changed below the digest."""
+    """The layer is exchanged and the manifest follows, and then the configuration as well."""
     store, digest = forger.yard.office.registry, forger.yard.digest
     found = store.manifest(forger.source, digest)
     assert found
@@ -458,11 +518,16 @@ def test_a_swapped_archive_is_refused(forger: Forger) -> None:
     blob = store.put_blob(forger.source, other.getvalue(), media_type=found.layers[-1].media_type)
     document = json.loads(found.content)
     document["layers"][-1] |= {"digest": blob.digest, "size": blob.size}
-    swapped = Manifest(media_type=found.media_type, content=json.dumps(document).encode())
-    store.put_manifest(forger.source, "releases", swapped)
-    for what in ("sig", "att"):
-        store.put_manifest(forger.source, attached(swapped.digest, what), forger.attachments(what))
-    told = _refused(forger.yard)
+    told = _swapped(forger, document)
+    assert f"content: {forger.source}" in told
+    assert f"{blob.digest} unpacks to sha256:" in told
+
+    # Whoever does it well changes the configuration, too.
+    config = json.loads(store.blob(forger.source, found.config.digest))
+    config["rootfs"]["diff_ids"][-1] = digest_of(gzip.decompress(other.getvalue()))
+    put = store.put_blob(forger.source, json.dumps(config).encode(), media_type=found.config.media_type)
+    document["config"] |= {"digest": put.digest, "size": put.size}
+    told = _swapped(forger, document)
     assert "archive: " in told
     assert "the archive inside is" in told
     assert "evidence-of-another-digest" in told
@@ -536,9 +601,16 @@ def test_a_changed_log_is_refused(yard: Yard) -> None:
     assert yard.promote("production", dry_run=True) is None
 
 
+def _log(yard: Yard, channel: str) -> logs.Log:
+    signers = yard.office.policy.channel(channel).signers
+    return logs.read(
+        yard.repository(channel), signers=signers, registry=yard.office.registry, cosign=yard.office.cosign
+    )
+
+
 def test_of_two_promotions_at_once_one_wins_and_nothing_is_lost(yard: Yard) -> None:
     def run(name: str) -> str:
-        racer = replace(yard.office, holder=Holder(name=name, process=os.getpid()))
+        racer = replace(yard.office, holder=Holder(name=name, process=os.getpid(), machine=machine()))
         try:
             return str(promote(NAME, to="staging", now=datetime.now(UTC), office=racer))
         except PromoteError as error:
@@ -548,64 +620,175 @@ def test_of_two_promotions_at_once_one_wins_and_nothing_is_lost(yard: Yard) -> N
         told = list(pool.map(run, ("one@here", "two@there")))
     lost = [each for each in told if "was first. Nothing of yours was done" in each]
     assert len(lost) <= 1
-    log = logs.read(
-        yard.repository("staging"),
-        signers=yard.office.policy.channel("staging").signers,
-        registry=yard.office.registry,
-        cosign=yard.office.cosign,
-    )
+    log = _log(yard, "staging")
     assert (len(log.entries), log.problems) == (1, ())
     assert yard.tag("staging") == yard.digest
 
 
 def test_who_holds_the_lock_keeps_others_out_until_he_is_gone(yard: Yard) -> None:
     where, store = yard.repository("staging"), yard.office.registry
-    ours, theirs = Holder(name="one@here", process=os.getpid()), Holder(name="two@there", process=1)
+    theirs = Holder(name="two@there", process=1, machine="there")
     with hold(where, theirs, registry=store) as still:
         with pytest.raises(PromoteError, match=r"two@there \(process 1\) is promoting or rolling back just now"):
             yard.promote("staging")
         still()
-    with hold(where, ours, registry=store):
-        pass
-    gone = Holder(name="one@here", process=2**22 + 1)
-    with hold(where, ours, registry=store), hold(where, replace(ours), registry=store):
-        pass
-    with suppress(PromoteError), hold(where, gone, registry=store) as still:
-        with hold(where, ours, registry=store):
-            pass
-        still()
+    # A run of ours that was killed left its lock behind.
+    gone = replace(yard.office.holder, process=2**22 + 1)
+    with hold(where, gone, registry=store) as still:
+        assert yard.promote("staging")
+        with pytest.raises(PromoteError, match="somebody else is promoting or rolling back just now"):
+            still()
+
+
+def _twin(forger: Forger) -> str:
+    """Another digest with the same image in it, released as well: its manifest has a line more."""
+    store, where = forger.yard.office.registry, forger.source
+    found = store.manifest(where, forger.yard.digest)
+    assert found
+    other = Manifest(media_type=found.media_type, content=found.content + b"\n")
+    store.put_manifest(where, other.digest, other)
+    subject = [{"name": str(where), "digest": {"sha256": other.digest.removeprefix("sha256:")}}]
+    forger.release(other.digest, [each | {"subject": subject} for each in map(json.loads, forger.statements())])
+    return other.digest
+
+
+def test_of_two_digests_at_once_none_is_lost(forger: Forger) -> None:
+    """Whoever comes second is refused, or comes after the first: the log has what was said to be done, and the tag is
+    the newest of it."""
+    _sign(forger, forger.yard.office.key)
+    digests = (forger.yard.digest, _twin(forger))
+
+    def run(number: int) -> logs.Entry | str:
+        office = replace(forger.yard.office, holder=Holder(name=f"{number}@here", process=number, machine=str(number)))
+        try:
+            found = promote(NAME, to="staging", digest=digests[number], now=datetime.now(UTC), office=office)
+        except PromoteError as error:
+            return str(error)
+        assert found
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        told = list(pool.map(run, (0, 1)))
+    done = [each for each in told if isinstance(each, logs.Entry)]
+    assert done
+    assert all("was first. Nothing of yours was done" in each for each in told if isinstance(each, str))
+    log = _log(forger.yard, "staging")
+    assert ({entry.digest for entry in log.entries}, log.problems) == ({entry.digest for entry in done}, ())
+    assert log.current
+    assert forger.yard.tag("staging") == log.current.digest
+    # Whoever was refused goes on from there.
+    behind = next(digest for digest in digests if digest != log.current.digest)
+    entry = forger.yard.promote("staging", digest=behind)
+    assert entry
+    assert (entry.sequence, forger.yard.tag("staging")) == (len(log.entries) + 1, behind)
 
 
 class _Dying(HttpRegistry):
-    """A registry that ends when a channel's tag is about to be moved."""
+    """A registry that ends when it is about to be written to at this tag."""
 
-    def __init__(self, engine: DockerEngine, port: int) -> None:
+    def __init__(self, engine: DockerEngine, port: int, tag: str) -> None:
         super().__init__(credentials)
-        self._engine, self._port = engine, port
+        self._tag, self._stop = tag, partial(registry.stop, port, engine=engine)
 
     def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
-        if name == "production":
-            registry.stop(self._port, engine=self._engine)
+        if name == self._tag:
+            self._stop()
         super().put_manifest(repository, name, manifest)
 
 
-def test_a_registry_that_dies_before_the_tag_is_moved_is_made_up_for(yard: Yard, engine: DockerEngine) -> None:
+class _DyingCopy(ToolCosign):
+    """Ends the registry that it is about to copy to."""
+
+    def copy(self, source: str, target: str) -> None:
+        registry.stop(REGISTRIES[1], engine=self._engine)
+        super().copy(source, target)
+
+
+@pytest.mark.parametrize("moment", ["copy", logs.TAG, "production"])
+def test_a_registry_that_dies_on_the_way_is_made_up_for(yard: Yard, engine: DockerEngine, moment: str) -> None:
+    """Before the image is copied, before the log has it, and before the tag is moved."""
     yard.promote("staging")
-    dying = replace(yard, office=replace(yard.office, registry=_Dying(engine, REGISTRIES[1])))
+    office = replace(yard.office, registry=_Dying(engine, REGISTRIES[1], moment))
+    if moment == "copy":
+        office = replace(
+            office, cosign=_DyingCopy(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
+        )
     with pytest.raises(RegistryError, match="does not answer"):
-        dying.promote("production")
+        replace(yard, office=office).promote("production")
     registry.start(REGISTRIES[1], pins=pins.load(), engine=engine, registry=HttpRegistry(credentials))
     assert yard.tag("production") is None
     entry = yard.promote("production")
     assert entry
     assert (entry.sequence, yard.tag("production")) == (1, yard.digest)
+    assert (len(_log(yard, "production").entries), _log(yard, "production").problems) == (1, ())
 
 
-def test_an_approval_leaves_a_release_verified(yard: Yard) -> None:
+def test_whoever_has_to_approve_does_so_with_his_own_key(yard: Yard, stranger: Path) -> None:
+    boss = Identity(name="boss", key=me(stranger).key)
+    channels = dict(yard.office.policy.channels)
+    channels["production"] = replace(channels["production"], approvers=(boss,))
+    yard = replace(yard, office=replace(yard.office, policy=replace(yard.office.policy, channels=channels)))
     yard.promote("staging")
-    approve(NAME, to="production", office=yard.office)
+    assert "approval: boss" in _refused(yard, "production")
+    with pytest.raises(PromoteError, match="production asks for the approval of boss"):
+        approve(NAME, to="production", office=yard.office)
+    assert approve(NAME, to="production", office=replace(yard.office, key=stranger)) == yard.digest
+    # It is no signature for a place: what is approved verifies as before, also for those who do not know him.
     reference, signers = yard.repository("staging").at(yard.digest), tuple(yard.office.policy.signers.values())
     assert verify(reference, signers=signers, registry=yard.office.registry, cosign=yard.office.cosign)
+    assert yard.promote("production")
+    rows = {row.channel: row.problems for row in status((NAME,), now=datetime.now(UTC), office=yard.office)}
+    assert rows == {"releases": (), "staging": (), "production": ()}
+
+
+def test_older_evidence_that_is_put_back_is_noticed(forger: Forger) -> None:
+    """It verifies in all that it says: only the log knows that it is no longer what was promoted."""
+    _sign(forger, forger.yard.office.key)
+    forger.yard.promote("staging")
+    store, where = forger.yard.office.registry, forger.yard.repository("staging")
+    older = {what: store.manifest(where, attached(forger.yard.digest, what)) for what in ("att", "sig")}
+    # As after another `inv release` of the same image.
+    statements = [json.loads(each) for each in forger.statements()]
+    made = next(each for each in statements if each["predicateType"] == PROVENANCE)
+    made["predicate"]["runDetails"]["metadata"]["finishedOn"] = "2026-01-01T00:00:00Z"
+    forger.release(forger.yard.digest, statements)
+    assert forger.yard.promote("staging")
+    for what, found in older.items():
+        assert found
+        store.put_manifest(where, attached(forger.yard.digest, what), found)
+    assert "evidence-exchanged" in _refused(forger.yard, "production")
+    assert forger.yard.promote("staging")
+    assert forger.yard.promote("production")
+
+
+def test_what_differs_between_two_releases_is_told(evidence: Evidence) -> None:
+    """Against itself, and with one thing changed in each place that is compared, as the real documents have it."""
+    assert evidence.contents
+    shared = len(evidence.contents.layers)
+    assert list(diff(evidence, evidence)) == [f"  layers: {shared} shared, 0 only before, 0 only after"]
+
+    def changed(each: Attestation) -> Attestation:
+        predicate = json.loads(json.dumps(dict(each.predicate)))
+        if each.kind == CYCLONEDX:
+            next(one for one in predicate["components"] if one["name"] == "libc6")["version"] = "0"
+        if each.name == f"{TEST_RESULT} smoke":
+            predicate["verdict"]["measured"]["p50_ms"] = 0.0
+        return replace(each, predicate=predicate)
+
+    contract = json.loads(evidence.contents.labels["io.torchyard.contract"])
+    contract["metrics"] = dict.fromkeys(contract["metrics"], 0.0)
+    labels = {**evidence.contents.labels, "io.torchyard.contract": json.dumps(contract)}
+    contents = replace(evidence.contents, labels=labels, size=7, layers=("sha256:new", *evidence.contents.layers[1:]))
+    other = replace(evidence, attestations=tuple(map(changed, evidence.attestations)), contents=contents)
+    told = list(diff(evidence, other))
+    assert [line.partition(":")[0] for line in told] == [
+        "~ package libc6",
+        *(f"~ metric {name}" for name in sorted(contract["metrics"])),
+        "~ smoke p50_ms",
+        "~ image size in bytes",
+        "  layers",
+    ]
+    assert told[-1] == f"  layers: {shared - 1} shared, 1 only before, 1 only after"
 
 
 def test_evidence_that_was_removed_from_a_channel_is_brought_again(yard: Yard) -> None:

@@ -80,7 +80,7 @@ def kept(url: str, tiny_archive: Archive) -> str:
 
 def _fetched(reference: str, out: Path, signer: Identity = ME) -> dict[str, str]:
     registry = FakeRegistry()
-    files = fetch(reference, out, signer=signer, registry=registry, cosign=FakeCosign(registry))
+    files = fetch(reference, out, signers=(signer,), registry=registry, cosign=FakeCosign(registry))
     return {file.path.name: file.sha256 for file in files}
 
 

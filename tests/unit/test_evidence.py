@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.evidence import CHANNEL, REQUIRED, SPDX, TEST_RESULT, Evidence, binding, told
+from pipeline.evidence import CHANNEL, CYCLONEDX, PROVENANCE, REQUIRED, SPDX, TEST_RESULT, Evidence, binding, told
 from pipeline.evidence.judging import judge
-from tests.unit.evidence_values import DIGEST, attestation, evidence, signature, verdict
+from tests.unit.evidence_values import DIGEST, attestation, descriptions, evidence, signature, verdict
 
 ELSEWHERE = "127.0.0.1:5000/production/tiny"
 
@@ -81,7 +81,33 @@ FAULTS: dict[str, tuple[Callable[[], Evidence], list[str]]] = {
     "another archive judged": (lambda: _verdict("check", digest="sha256:0"), ["verdict-subject"]),
     "another runtime judged": (lambda: _verdict("check", against="sha256:0"), ["verdict-runtime"]),
     "a failed verdict": (_failed, ["verdict-failed"]),
-    "a swapped archive": (lambda: _archive("b" * 64), ["archive", "verdict-subject"]),
+    "a swapped archive": (
+        lambda: _archive("e" * 64),
+        ["archive", *["evidence-of-another-image"] * 3, "verdict-subject"],
+    ),
+    "an SBOM of another image": (
+        lambda: _with(CYCLONEDX, predicate=descriptions(config="sha256:" + "e" * 64)[CYCLONEDX]),
+        ["evidence-of-another-image"],
+    ),
+    "an SBOM of another archive": (
+        lambda: _with(SPDX, predicate=descriptions(archive="sha256:" + "e" * 64)[SPDX]),
+        ["evidence-of-another-image"],
+    ),
+    "provenance of another archive": (
+        lambda: _with(PROVENANCE, predicate=descriptions(archive="sha256:" + "e" * 64)[PROVENANCE]),
+        ["evidence-of-another-image"],
+    ),
+    "an SBOM that nobody can read": (
+        lambda: _with(CYCLONEDX, predicate={"components": 7}),
+        ["evidence-of-another-image"],
+    ),
+    **{
+        f"a verdict with {name} {value!r}": (
+            lambda name=name, value=value: _verdict("smoke", **{name: value}),  # type: ignore[misc]
+            ["verdict-unreadable", "evidence-missing"],
+        )
+        for name, value in (("at", "yesterday"), ("at", None), ("findings", [7]), ("measured", {"p50_ms": "fast"}))
+    },
     "a damaged layer": (lambda: replace(evidence(), damage=("layer 1 is something else",)), ["content"]),
 }
 

@@ -34,7 +34,7 @@ def _published(store: FakeRegistry, folder: Path) -> Manifest:
 
 
 def _fetch(store: FakeRegistry, digest: str, out: Path) -> dict[str, bytes]:
-    files = fetch(WHERE.at(digest), out, signer=ME, registry=store, cosign=FakeCosign(store))
+    files = fetch(WHERE.at(digest), out, signers=(ME,), registry=store, cosign=FakeCosign(store))
     return {file.path.name: file.path.read_bytes() for file in files}
 
 
@@ -112,7 +112,7 @@ def test_without_a_signature_for_this_place_nothing_is_fetched(store: FakeRegist
 
 def test_a_tag_and_an_image_are_no_archives(store: FakeRegistry, tmp_path: Path) -> None:
     with pytest.raises(VerifyError, match="names no digest"):
-        fetch(f"{WHERE}:1", tmp_path, signer=ME, registry=store, cosign=FakeCosign(store))
+        fetch(f"{WHERE}:1", tmp_path, signers=(ME,), registry=store, cosign=FakeCosign(store))
     made = _published(store, tmp_path)
     image = manifest(made.config, ())
     store.put_manifest(WHERE, image.digest, image)

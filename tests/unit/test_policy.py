@@ -54,6 +54,8 @@ FAULTS: dict[str, Callable[[], Evidence]] = {
     "verdict-too-old": lambda: _exchanged("smoke", at="2026-11-24T11:59:59Z"),
     "verdict-of-the-future": lambda: _exchanged("audit", at="2026-11-25T13:00:00Z"),
     "packages-too-old": lambda: _fetched("2026-10-01T00:00:00Z"),
+    "packages-of-the-future": lambda: _fetched("2026-11-25T13:00:00Z"),
+    "packages-unknown": lambda: _fetched("last week"),
     "size": _large,
     "budget": lambda: _exchanged("smoke", measured={"ready_seconds": 2.001}),
     "budget-unmeasured": lambda: _exchanged("smoke", measured={}),

@@ -28,7 +28,7 @@ from pipeline.signing import STATEMENT, Key, attested
 from pipeline.sigstore import GITHUB, TOKEN, Claimed
 from pipeline.status import status
 from pipeline.verify import verify
-from tests.unit.evidence_values import NOW, RUNTIME, evidence
+from tests.unit.evidence_values import NOW, RUNTIME, descriptions, evidence
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 
 KEY = Path("keys/cosign.key")
@@ -50,7 +50,7 @@ def office(tmp_path: Path) -> Office:
         registry=store,
         cosign=FakeCosign(store),
         key=KEY,
-        holder=Holder(name="me@here", process=1),
+        holder=Holder(name="me@here", process=1, machine="here"),
     )
 
 
@@ -72,13 +72,15 @@ def _release(office: Office, content: bytes = b"weights", *, judged: str = "2026
         "io.torchyard.runtime.digest": RUNTIME,
         "org.opencontainers.image.version": "1.0.0",
     }
-    config = store.put_blob(where, json.dumps({"config": {"Labels": labels}}).encode(), media_type="config")
-    layer = store.put_blob(where, _layer(content), media_type="layer")
+    packed = _layer(content)
+    document = {"config": {"Labels": labels}, "rootfs": {"diff_ids": [digest_of(gzip.decompress(packed))]}}
+    config = store.put_blob(where, json.dumps(document).encode(), media_type="config")
+    layer = store.put_blob(where, packed, media_type="layer")
     image = replace(manifest(config, (layer,)), media_type=DOCKER_MANIFEST)
     store.put_manifest(where, RELEASES, image)
     layers, payloads = [], []
     for each in evidence().attestations:
-        predicate = json.loads(json.dumps(dict(each.predicate)))
+        predicate = descriptions(config.digest, archive).get(each.kind) or json.loads(json.dumps(dict(each.predicate)))
         if each.verdict:
             predicate["verdict"]["at"] = judged
             predicate["verdict"]["digest"] = archive if each.verdict["gate"] == "check" else config.digest
@@ -284,7 +286,7 @@ def test_whoever_loses_the_lock_while_he_signs_writes_nothing(office: Office) ->
         """Somebody else takes the lock while an entry of the log is signed."""
 
         def sign_bytes(self, content: bytes, *, key: Key) -> str:
-            _held(office, holder="you@there", process="7", until=str(time.time() + 60))
+            _held(office, holder="you@there", process="7", machine="there", nonce="1", until=str(time.time() + 60))
             return super().sign_bytes(content, key=key)
 
     _release(office)
@@ -307,23 +309,78 @@ def _held(office: Office, **notes: str) -> None:
 @pytest.mark.parametrize(
     "notes",
     [
-        {"holder": "you@there"},
-        {"holder": "you@there", "process": "7", "until": "soon"},
-        {"holder": "you@there", "process": "seven", "until": "1e10"},
-        {"holder": "you@there", "process": "7", "until": "inf"},
-        {"holder": "you@there", "process": "7", "until": "nan"},
-        {"holder": "you@there", "process": "7", "until": str(time.time() + 7200)},
+        {"nonce": None},
+        {"until": "soon"},
+        {"process": "seven"},
+        {"until": "inf"},
+        {"until": "nan"},
+        {"until": "7200"},
+        {"holder": "me@here", "machine": "here", "process": "9" * 30},
     ],
 )
-def test_what_is_no_lock_holds_nobody_up(office: Office, notes: dict[str, str]) -> None:
+def test_what_is_no_lock_holds_nobody_up(office: Office, notes: dict[str, Any]) -> None:
     _release(office)
-    _held(office, **notes)
+    whole = {"holder": "you@there", "process": "7", "machine": "there", "nonce": "1", "until": "60"} | notes
+    if whole["until"].isdigit():
+        whole["until"] = str(time.time() + int(whole["until"]))
+    _held(office, **{name: value for name, value in whole.items() if value})
     assert promote("tiny", to="staging", now=NOW, office=office)
 
 
-def test_an_approval_is_no_signature_for_a_place(office: Office, tmp_path: Path) -> None:
-    (tmp_path / "cosign.pub").touch()
-    signers = tuple(replace(each, key=tmp_path / "cosign.pub") for each in office.policy.signers.values())
+def test_a_manifest_that_is_none_holds_nobody_up(office: Office) -> None:
+    _release(office)
+    nonsense = Manifest(media_type="text/plain", content=b"[]")
+    office.registry.put_manifest(office.repository("staging", "tiny"), lock.TAG, nonsense)
+    assert promote("tiny", to="staging", now=NOW, office=office)
+
+
+@pytest.mark.parametrize(("machine", "taken"), [("here", True), ("there", False)])
+def test_only_what_a_run_on_this_machine_left_is_taken_over(office: Office, machine: str, taken: bool) -> None:
+    """A process of another machine with the same name says nothing of one here."""
+    _release(office)
+    gone = str(2**22 + 1)
+    _held(office, holder="me@here", process=gone, machine=machine, nonce="1", until=str(time.time() + 60))
+    if taken:
+        assert promote("tiny", to="staging", now=NOW, office=office)
+        return
+    with pytest.raises(PromoteError, match=r"me@here \(process \d+\) is promoting"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_two_runs_that_call_themselves_the_same_are_two(office: Office) -> None:
+    where = office.repository("staging", "tiny")
+    with lock.hold(where, office.holder, registry=office.registry) as still:
+        still()
+        with lock.hold(where, office.holder, registry=office.registry), pytest.raises(PromoteError, match="me@here"):
+            still()
+
+
+def test_a_log_that_is_overwritten_in_the_same_moment_moves_no_tag(office: Office) -> None:
+    class Raced(FakeRegistry):
+        """Somebody else's log takes the place of ours as soon as it is written."""
+
+        def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
+            super().put_manifest(repository, name, manifest)
+            if name == logs.TAG:
+                super().put_manifest(repository, name, replace(manifest, content=manifest.content + b" "))
+
+    store = Raced()
+    office = replace(office, registry=store, cosign=FakeCosign(store))
+    _release(office)
+    with pytest.raises(PromoteError, match="somebody else wrote it in the same moment"):
+        promote("tiny", to="staging", now=NOW, office=office)
+    assert _has(office, "staging") == ""
+
+
+def _asking_for_approval(office: Office) -> Office:
+    approvers = tuple(office.policy.signers.values())
+    channels = {name: replace(each, approvers=approvers) for name, each in office.policy.channels.items()}
+    return replace(office, policy=replace(office.policy, channels=channels))
+
+
+def test_an_approval_is_no_signature_for_a_place(office: Office) -> None:
+    office = _asking_for_approval(office)
+    signers = tuple(office.policy.signers.values())
     reference = office.repository(RELEASES, "tiny").at(_release(office))
     approve("tiny", to="staging", office=office)
     assert verify(reference, signers=signers, registry=office.registry, cosign=office.cosign)
@@ -391,9 +448,7 @@ def test_a_moved_tag_is_drift_and_stops_what_builds_on_it(office: Office) -> Non
 
 def test_an_approval_counts_for_its_channel_and_digest(office: Office) -> None:
     digest = _release(office)
-    signers = office.policy.signers
-    asked = replace(office.policy.channel("staging"), approvers=(signers["local"],))
-    office = replace(office, policy=replace(office.policy, channels={**office.policy.channels, "staging": asked}))
+    office = _asking_for_approval(office)
     with pytest.raises(PromoteError, match="approval: local"):
         promote("tiny", to="staging", now=NOW, office=office)
     assert approve("tiny", to="staging", office=office) == digest
@@ -401,6 +456,82 @@ def test_an_approval_counts_for_its_channel_and_digest(office: Office) -> None:
     _release(office, b"other weights")
     with pytest.raises(PromoteError, match="approval: local"):
         promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_an_approval_counts_for_the_evidence_that_it_was_given_for(office: Office) -> None:
+    office = _asking_for_approval(office)
+    digest = _release(office)
+    assert approve("tiny", to="staging", office=office) == digest
+    assert _release(office, judged="2026-11-25T11:30:00Z") == digest
+    with pytest.raises(PromoteError, match="approval: local"):
+        promote("tiny", to="staging", now=NOW, office=office)
+    approve("tiny", to="staging", office=office)
+    assert promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_only_what_verifies_is_approved_and_only_by_who_is_asked(office: Office, tmp_path: Path) -> None:
+    digest = _release(office)
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*staging asks for the approval of nobody"):
+        approve("tiny", to="staging", office=office)
+    asked = _asking_for_approval(office)
+    (tmp_path / "cosign.pub").write_bytes(b"somebody else's")
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*not-an-approver.*staging asks for the approval of local"):
+        approve("tiny", to="staging", office=replace(asked, key=tmp_path / "cosign.key"))
+    _without_an_attestation(asked, RELEASES, digest)
+    with pytest.raises(PromoteError, match=r"cannot be approved for staging(.|\n)*evidence-missing"):
+        approve("tiny", to="staging", office=asked)
+    signatures = office.registry.manifest(office.repository(RELEASES, "tiny"), attached(digest, "sig"))
+    assert signatures
+    assert len(signatures.layers) == 1
+
+
+def test_older_evidence_that_is_put_back_is_noticed(office: Office) -> None:
+    """It verifies in all that it says: only the log knows that it is no longer what was promoted."""
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    where = office.repository("staging", "tiny")
+    older = {what: office.registry.manifest(where, attached(digest, what)) for what in ("att", "sig")}
+    _release(office, judged="2026-11-25T11:30:00Z")
+    promote("tiny", to="staging", now=NOW, office=office)
+    for what, found in older.items():
+        assert found
+        office.registry.put_manifest(where, attached(digest, what), found)
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*evidence-exchanged"):
+        promote("tiny", to="production", now=NOW, office=office)
+    with pytest.raises(PromoteError, match=r"(?s)1 to mend.*evidence-exchanged"):
+        rollback("tiny", channel="staging", to=digest, reason="a drill", now=NOW, office=office)
+    rows = {row.channel: row.problems for row in status(("tiny",), now=NOW, office=office)}
+    assert rows == {"releases": (), "staging": ("evidence-exchanged",)}
+    assert promote("tiny", to="staging", now=NOW, office=office)
+    assert promote("tiny", to="production", now=NOW, office=office)
+
+
+def test_a_row_that_nobody_can_read_is_a_row_alone(office: Office) -> None:
+    _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    nonsense = Manifest(media_type="text/plain", content=b"[]")
+    office.registry.put_manifest(office.repository("staging", "tiny"), logs.TAG, nonsense)
+    rows = {row.channel: row for row in status(("tiny",), now=NOW, office=office)}
+    assert "is no manifest of an image" in rows["staging"].line()
+    assert rows["releases"].problems == ()
+    shown = rows["releases"].line()
+    assert "check passed 0.0 d, audit passed 0.0 d, smoke passed 0.0 d" in shown
+    assert shown.endswith("in order")
+
+
+def test_a_copy_leaves_no_tag_that_means_something_else(office: Office) -> None:
+    """`sha256-<hex>` is where a client looks for what refers to a digest, if a registry has no API for that."""
+    digest = _release(office)
+    copied = []
+
+    class Copying(FakeCosign):
+        def copy(self, source: str, target: str) -> None:
+            copied.append(target.rpartition(":")[2])
+            super().copy(source, target)
+
+    assert isinstance(office.registry, FakeRegistry)
+    promote("tiny", to="staging", now=NOW, office=replace(office, cosign=Copying(office.registry)))
+    assert copied == [digest.replace("sha256:", "image-")]
 
 
 def test_a_log_without_its_first_entry_is_broken(office: Office) -> None:

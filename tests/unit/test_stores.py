@@ -75,5 +75,5 @@ def test_a_password_has_no_place_in_a_reference(monkeypatch: pytest.MonkeyPatch)
         assert "secret" not in str(told.value)
         signer = Identity(name="we", key=Path("cosign.pub"))
         with pytest.raises(VerifyError, match="has a password or a token in it") as refused:
-            stores.taken(f"{url}/tiny@sha256:{'a' * 64}", signer=signer, cosign=FakeCosign(FakeRegistry()))
+            stores.taken(f"{url}/tiny@sha256:{'a' * 64}", signers=(signer,), cosign=FakeCosign(FakeRegistry()))
         assert "secret" not in str(refused.value)

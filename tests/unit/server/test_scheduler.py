@@ -102,6 +102,9 @@ def _run(
         scheduler.start()
         await asyncio.to_thread(scheduler.prepared.result, 10)
         scheduler.begin()
+        # Whoever has only just warmed up is not among those that the leader shares with.
+        while scheduler._instances._others.count < plan.instances - 1:
+            await asyncio.sleep(0.001)
         for seen in (model.batches, model.threads, model.cores):
             seen.clear()
         model.gate.clear()
