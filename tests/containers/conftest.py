@@ -22,6 +22,7 @@ from pipeline.engine.docker import DockerEngine, connect, production
 from pipeline.errors import EngineError
 from pipeline.line import Line
 from pipeline.oci.http import HttpRegistry
+from pipeline.signing import PASSPHRASE, ToolCosign
 
 MODELS = Path(__file__).parent / "models"
 SERVING = Limits(memory=1024, cpus=2, pids=256)
@@ -197,6 +198,14 @@ def folder(archives: Path, tmp_path: Path) -> Path:
     shutil.copytree(archives / "slow", copy)
     readable(tmp_path)
     return copy
+
+
+@pytest.fixture(scope="session")
+def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
+    """cosign, with a passphrase for the keys of the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(PASSPHRASE, "planted-passphrase")
+        yield ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,13 +53,6 @@ forbidden = []
 approvers = ["promoter"]
 budgets = {{ "smoke.ready_seconds" = 60, "smoke.p50_ms" = 5000 }}
 """
-
-
-@pytest.fixture(scope="module")
-def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(PASSPHRASE, "planted-passphrase")
-        yield ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
 
 
 @pytest.fixture(scope="module")

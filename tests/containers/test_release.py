@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -66,13 +66,6 @@ from tests.containers.conftest import REGISTRIES
 
 NAME = "tiny"
 SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=True)
-
-
-@pytest.fixture(scope="session")
-def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv(PASSPHRASE, "planted-passphrase")
-        yield ToolCosign(engine=engine, tools=images.release_tools(pins.load(), engine=engine))
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,17 @@ _SECONDS = 0.1
 
 
 async def rehearse(contract: Contract, inputs: Sequence[Input], port: int) -> None:
-    """Asks the server in this process on loopback, a few times as several clients do."""
+    """Asks the server in this process on loopback, a few times as several clients do.
+
+    Others may take its connections away, where there are few: it is ready all the same, only not as warm.
+    """
     asked, until = request(contract, inputs), time.monotonic() + _SECONDS
-    await asyncio.gather(*(_ask(asked, port, until) for _ in range(_CLIENTS)))
+    found = await asyncio.gather(*(_ask(asked, port, until) for _ in range(_CLIENTS)), return_exceptions=True)
+    for error in found:
+        if isinstance(error, OSError | asyncio.IncompleteReadError):
+            log.event("rehearsal-failed", level="warning", error=repr(error))
+        elif error is not None:
+            raise error
 
 
 async def _ask(asked: bytes, port: int, until: float) -> None:

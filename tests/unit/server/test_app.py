@@ -326,6 +326,8 @@ def test_the_repository_has_one_model(app: App) -> None:
     assert _post(app, b'{"ready": true}', path="/v2/repository/index").json == []
     assert _post(app, b"{}", path="/v2/repository/index").json[0]["state"] == "LOADING"
     assert _post(app, b'{"ready": 1}', path="/v2/repository/index").status == 400
+    told = _post(app, b'{"x": "' + bytes(2**12) + b'"}', path="/v2/repository/index")
+    assert (told.status, told.json["error"]) == (413, "the body: at most 4096 bytes are taken.")
 
 
 @pytest.mark.parametrize("verb", ["load", "unload"])

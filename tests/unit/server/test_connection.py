@@ -25,6 +25,7 @@ class Transport:
     extra: dict[str, Any] = field(default_factory=dict)
     reading: bool = True
     unread: bytes = b""
+    unsent: int = 0
     writes: int = 0
 
     def write(self, data: bytes) -> None:
@@ -39,6 +40,9 @@ class Transport:
 
     def is_closing(self) -> bool:
         return self.closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return self.extra.get(name, default)
@@ -350,6 +354,60 @@ def test_a_client_that_does_not_read_is_cut_off(clock: list[float]) -> None:
         clock[0] += 2
         sweep(front.state.connections)
         assert transport.aborted
+
+    _run(work)
+
+
+def test_a_client_that_reads_slowly_is_given_time(clock: list[float]) -> None:
+    async def work() -> None:
+        front = Front(_waiting)
+        made, transport = front.connect()
+        made.data_received(_GET + b"\r\n")
+        transport.unsent = 2**26
+        made.pause_writing()
+        for _ in range(60):
+            clock[0] += 1
+            transport.unsent -= 2**16
+            sweep(front.state.connections)
+        assert not transport.aborted
+        # What it has taken gives it so much more time, and not all the time there is.
+        clock[0] += 10 + 60 * 2**16 / 2**14
+        sweep(front.state.connections)
+        assert transport.aborted
+
+    _run(work)
+
+
+@pytest.mark.parametrize("more", [b"a: b\r\n" * 10, b"a: " + b"b" * 100])
+def test_what_follows_a_body_is_bounded(more: bytes) -> None:
+    async def work() -> None:
+        front = Front(Reading())
+        made, transport = front.connect()
+        made.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n")
+        sent = 0
+        while not transport.closing:
+            made.data_received(more)
+            sent += len(more)
+            assert sent < 2**16
+        assert transport.status == 431
+        assert "What comes beside the body: at most 32768 bytes are taken" in transport.error
+
+    _run(work)
+
+
+def test_a_long_body_in_small_chunks_is_a_body() -> None:
+    async def work() -> None:
+        front = Front(reading := Reading())
+        reading.may.set()
+        made, transport = front.connect()
+        made.data_received(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(10_000):
+            made.data_received(b"1;extension=1\r\nx\r\n")
+            await asyncio.sleep(0)
+        made.data_received(b"0\r\na: b\r\n\r\n")
+        await asyncio.sleep(0.01)
+        assert reading.bodies == [b"x" * 10_000]
+        assert not transport.closing
 
     _run(work)
 

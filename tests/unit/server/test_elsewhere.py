@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import threading
 from concurrent.futures import Executor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -81,3 +82,41 @@ def test_a_process_that_was_ended_is_replaced(tmp_path: Path) -> None:
         return await parser.parse(_body(), None)
 
     assert asyncio.run(twice()).id == "7"
+
+
+class Counting(Pickling):
+    """Counts the works that were handed over and not done yet."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.gate, self.most = threading.Event(), 0
+        self.under_way = 0
+
+    def submit(self, work: Any, /, *arguments: Any, **named: Any) -> Any:
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+
+        def gated() -> Any:
+            assert self.gate.wait(10)
+            self.under_way -= 1
+            return work(*arguments, **named)
+
+        return ThreadPoolExecutor.submit(self, gated)
+
+
+def test_bodies_of_clients_that_left_do_not_pile_up(tmp_path: Path) -> None:
+    executor = Counting()
+    parser = Elsewhere(contract.read(models.write(tmp_path)), lambda: executor)
+
+    async def leave() -> Request:
+        for _ in range(5):
+            task = asyncio.ensure_future(parser.parse(_body(), None))
+            await asyncio.sleep(0.01)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        executor.gate.set()
+        return await parser.parse(_body(), None)
+
+    assert asyncio.run(leave()).id == "7"
+    assert executor.most == 1

@@ -127,6 +127,7 @@ _REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "negative dimension": ([X | {"shape": [-1, 3]}], {}, r"shape: expected a list of whole numbers from 0"),
     "boolean dimension": ([X | {"shape": [True, 3]}], {}, r"shape: expected a list of whole numbers"),
     "no shape": ([{"name": "x", "datatype": "FP32"}], {}, r"shape: expected a list of whole numbers"),
+    "a size of thousands of digits": ([X | {"shape": [10**4299, 3]}], {}, r"shape: expected a list of whole numbers"),
     "huge shape": ([X | {"shape": [2**60, 3]}], {}, r"takes 3458764513820540928 values, got 3"),
     "no data": ([{k: X[k] for k in ("name", "datatype", "shape")}], {}, r"expected either data or .*binary_data_size"),
     "both": ([X | {"parameters": {"binary_data_size": 12}}], {}, r"expected either data or"),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from server.grpc import rpc_connection
 from server.grpc.messages import Messages
 from server.grpc.rpc import Server
 from server.grpc.rpc_connection import Connection, Limits, Served
@@ -446,11 +447,86 @@ def test_all_messages_together_are_bounded(make: Make) -> None:
     assert "holds as many bytes of messages as it may" in stage.reader.answers[1].headers["grpc-message"]
 
 
-def test_connections_are_bounded(stage: Stage) -> None:
-    async def many() -> list[bool]:
-        return [stage.connect()[1].closed for _ in range(3)]
+def test_a_whole_message_counts_until_its_call_is_answered(make: Make) -> None:
+    """Also where its call does not end, or waits for the model: it is memory all the same."""
+    stage = make(held=2 * MESSAGE)
+    part = grpc_frames.message(bytes(MESSAGE - 100))
 
-    assert asyncio.run(many()) == [False, False, True]
+    async def many() -> None:
+        connections = [stage.connect()[0] for _ in range(2)]
+        for connection in connections:
+            for number in (1, 3):
+                connection.data_received(grpc_frames.headers(number, INFER) + grpc_frames.data(number, part))
+            assert stage.served.held <= 2 * MESSAGE
+        assert stage.reader.answers[1].status == stage.reader.answers[3].status == Code.RESOURCE_EXHAUSTED
+        for connection in connections:
+            connection.connection_lost(None)
+        assert stage.served.held == 0
+        stage.inference.waits = True
+        connection = stage.connect()[0]
+        connection.data_received(grpc_frames.call(1, INFER, stage.request()))
+        await asyncio.sleep(0.01)
+        assert stage.served.held == len(stage.request())
+        connection.connection_lost(None)
+        assert stage.served.held == 0
+
+    asyncio.run(many())
+
+
+def test_a_message_counts_as_large_as_it_becomes(make: Make) -> None:
+    stage = make(held=MESSAGE)
+    small = gzip.compress(bytes(MESSAGE - 10))
+    assert len(small) < 100
+    content = grpc_frames.headers(1, INFER, grpc_encoding="gzip")
+    content += grpc_frames.data(1, grpc_frames.message(small, compressed=True), ends=True)
+
+    async def one() -> None:
+        connection = stage.connect()[0]
+        stage.served.held = 20
+        connection.data_received(content)
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert stage.served.held == 20
+
+    asyncio.run(one())
+    assert stage.reader.answers[1].status == Code.RESOURCE_EXHAUSTED
+    assert "holds as many bytes of messages as it may" in stage.reader.answers[1].headers["grpc-message"]
+
+
+def test_a_stream_takes_questions_only_and_lets_go_of_them(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = make()
+    path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+
+    async def asking() -> None:
+        connection = stage.connect()[0]
+        connection.data_received(grpc_frames.headers(1, path))
+        for _ in range(3):
+            connection.data_received(grpc_frames.data(1, grpc_frames.message(b"\x3a\x00")))
+            assert stage.served.held == 2
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert stage.served.held == 0
+        connection.connection_lost(None)
+
+    asyncio.run(asking())
+    monkeypatch.setattr(rpc_connection, "_STREAMED", 100)
+    answer = stage.play(grpc_frames.headers(1, path) + grpc_frames.data(1, grpc_frames.message(bytes(101)))).answers[1]
+    assert answer.status == Code.RESOURCE_EXHAUSTED
+    assert "This stream takes messages of 100 bytes" in answer.headers["grpc-message"]
+
+
+def test_of_too_many_connections_the_idlest_makes_room(stage: Stage) -> None:
+    async def many() -> list[bool]:
+        (first, _), (_, one), (_, two) = (stage.connect() for _ in range(3))
+        assert [one.closed, two.closed] == [False, False]
+        # asyncio says so when it has closed it.
+        first.connection_lost(None)
+        for connection in tuple(stage.served.connections):
+            connection.data_received(grpc_frames.headers(1, INFER))
+        return [stage.connect()[1].closed for _ in range(2)]
+
+    # Whoever has a call keeps its connection.
+    assert asyncio.run(many()) == [True, True]
 
 
 def test_slow_requests_and_idle_connections_are_ended(stage: Stage) -> None:

@@ -296,6 +296,28 @@ def test_requests_that_come_together_have_one_core_each(tmp_path: Path) -> None:
     _run(tmp_path, work, plan=_WIDE)
 
 
+def test_requests_of_one_turn_of_the_loop_keep_all_threads_busy(tmp_path: Path) -> None:
+    """The second one wakes up whom the first one did: the thread that leads has to hear of it all the same."""
+
+    async def work(bench: Bench) -> None:
+        tasks = [asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (1, 2)]
+        await asyncio.wait_for(_begun(bench, 2), 5)
+        assert sorted(bench.model.threads) == ["inference", "inference-1"]
+        bench.model.gate.set()
+        assert [_values(each) for each in await asyncio.gather(*tasks)] == [[2], [4]]
+
+    _run(tmp_path, work, plan=Plan(instances=2, threads=1))
+
+
+def test_what_could_never_wait_is_refused_for_good(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        with pytest.raises(Refusal, match="The inputs have 36 bytes, and at most 24 may wait at a time") as refused:
+            await bench.scheduler.answer(_rows(1, 2, 3))
+        assert (refused.value.status, refused.value.retry_after) == (413, None)
+
+    _run(tmp_path, work, limits=QueueLimits(requests=8, size=24))
+
+
 def test_what_waits_for_a_core_gets_one_and_no_more(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         tasks = [asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (1, 2)]

@@ -25,7 +25,8 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """A call whose answer is not complete; `waiting` is where a stream reads from."""
+    """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
+    messages."""
 
     number: int
     unary: Unary | None
@@ -33,6 +34,7 @@ class Call:
     deadline: float | None
     opened: float
     message: bytes | None = None
+    held: int = 0
     waiting: "asyncio.Queue[bytes | None] | None" = None
     ended: bool = False
     task: "asyncio.Task[None] | None" = None

@@ -5,7 +5,7 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -21,6 +21,8 @@ _HEADERS = 2**14
 _CALLS = 256
 # Messages of a stream that wait to be taken; more are refused.
 _WAITING = 16
+# Questions about the server, and not tensors.
+_STREAMED = 2**16
 # A client has this long to send a request and to take its answer, and without calls to make the next one.
 _SLOWEST_SECONDS = 60.0
 _IDLE_SECONDS = 600.0
@@ -28,7 +30,7 @@ _IDLE_SECONDS = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes of one message and of all messages that are still coming in, and connections at once."""
+    """Bytes of one message and of all messages of calls that are not answered, and connections at once."""
 
     message: int
     held: int
@@ -37,7 +39,7 @@ class Limits:
 
 @dataclass(slots=True, kw_only=True)
 class Served:
-    """What all connections share: methods by path, limits, and the bytes that are held of unfinished messages."""
+    """What all connections share: methods by path, limits, and the bytes of messages that are held."""
 
     http2: Http2
     limits: Limits
@@ -66,8 +68,11 @@ class Connection(asyncio.Protocol):
         """Called by asyncio."""
         self._transport = cast(asyncio.Transport, transport)
         if len(self._served.connections) >= self._served.limits.connections:
-            self._transport.abort()
-            return
+            idle = [each for each in self._served.connections if each.is_idle]
+            if not idle:
+                self._transport.abort()
+                return
+            min(idle, key=lambda each: each._active).abort()
         self._served.connections.add(self)
         self._flush()
 
@@ -115,6 +120,11 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         return transport is not None and (self._session.busy or transport.get_write_buffer_size() > 0)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has no call, and makes room for a new one where there are too many."""
+        return not self._calls and not self.busy and self._transport is not None
+
     def go_away(self, *, at_once: bool) -> None:
         """Tells the client to make its next calls elsewhere."""
         self._session.go_away(at_once=at_once)
@@ -145,11 +155,27 @@ class Connection(asyncio.Protocol):
         self._held = held
 
     def _end_unfinished(self) -> None:
-        told = f"The server holds as many bytes of messages as it may, {self._served.limits.held}. Ask again in 1 s."
         for call in tuple(self._calls.values()):
-            if not call.ended and call.message is None:
-                self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
+            if not call.ended:
+                self._fail(call, self._full())
         self._count(self._session.held)
+
+    def _hold(self, call: Call, size: int) -> None:
+        """Counts a whole message of a call until that is answered. Raises Failed where there is no room for it."""
+        # Its bytes are none of an unfinished one any more.
+        self._count(self._session.held)
+        call.held += size
+        self._served.held += size
+        if self._served.held > self._served.limits.held:
+            raise self._full()
+
+    def _release(self, call: Call, size: int) -> None:
+        call.held -= size
+        self._served.held -= size
+
+    def _full(self) -> Failed:
+        told = f"The server holds as many bytes of messages as it may, {self._served.limits.held}. Ask again in 1 s."
+        return Failed(Code.RESOURCE_EXHAUSTED, told)
 
     def abort(self) -> None:
         """Closes the connection now."""
@@ -187,11 +213,16 @@ class Connection(asyncio.Protocol):
         call = self._calls.get(number)
         if call is None:
             return
+        try:
+            self._hold(call, len(content))
+        except Failed as error:
+            self._fail(call, error)
+            return
         if compressed and call.encoding in {b"", b"identity"}:
             self._fail(call, Failed(Code.INVALID_ARGUMENT, "A message is compressed, and grpc-encoding says how not."))
         elif call.waiting is not None:
-            if compressed or call.waiting.full():
-                told = "This stream takes messages that are not compressed, one after the other."
+            if compressed or call.waiting.full() or len(content) > _STREAMED:
+                told = f"This stream takes messages of {_STREAMED} bytes that are not compressed, one after the other."
                 self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
             else:
                 call.waiting.put_nowait(content)
@@ -249,6 +280,7 @@ class Connection(asyncio.Protocol):
                 encoding: Encoding = "gzip" if call.encoding == b"gzip" else "deflate"
                 most = self._served.limits.message
                 message = await inflated("the message", encoding, message, most=most)
+                self._hold(call, len(message))
                 answer = await call.unary(message, call.deadline)
                 if len(answer) >= SMALLEST:
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
@@ -266,7 +298,7 @@ class Connection(asyncio.Protocol):
 
     async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
         try:
-            async for message in streaming(calls.taken(waiting)):
+            async for message in streaming(self._taken(call, waiting)):
                 self._session.send(call.number, message)
                 self._flush_soon()
         except Exception as error:  # noqa: BLE001 (as above)
@@ -278,6 +310,11 @@ class Connection(asyncio.Protocol):
             self._forget(call)
         self._flush_soon()
 
+    async def _taken(self, call: Call, waiting: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
+        async for message in calls.taken(waiting):
+            self._release(call, len(message))
+            yield message
+
     def _expire(self, call: Call) -> None:
         self._fail(call, Failed(Code.DEADLINE_EXCEEDED, "The call's deadline passed before it was answered."))
         self._flush()
@@ -288,6 +325,7 @@ class Connection(asyncio.Protocol):
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.number, None)
+        self._release(call, call.held)
         self._active = time.monotonic()
         if call.timer is not None:
             call.timer.cancel()

@@ -30,6 +30,8 @@ _HEADER_LENGTH = b"inference-header-content-length"
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
 _SLOW_SECONDS = 1.0
+# What is asked of the index is `{"ready": true}`.
+_LARGEST_QUESTION = 2**12
 _JSON: Header = (b"content-type", b"application/json")
 
 
@@ -149,7 +151,7 @@ class App:
         return Reply(200, body, ((b"content-type", route.content_type),))
 
     async def _index(self, receive: Receive) -> Reply:
-        body = await self._bodies.read(receive)
+        body = await self._bodies.read(receive, largest=_LARGEST_QUESTION)
         self._bodies.release(len(body))
         return Reply(200, as_json(describing.index(self._contract, self.state, ready=only_ready(body))))
 

@@ -21,27 +21,29 @@ class Bodies:
         self._most = most
         self.held = 0
 
-    async def read(self, receive: Receive) -> bytes:
+    async def read(self, receive: Receive, *, largest: int | None = None) -> bytes:
         """The body of a request (ASGI 3), to be released when it is answered.
 
-        Of one that is not kept a part is read and dropped, so that its client reads why.
+        Of one that is not kept a part is read and dropped, so that its client reads why. `largest` is for what has no
+        reason to be as large as tensors.
 
         Raises:
             Refusal: 413, it is too large; 503, those of other requests leave no room for it.
             Disconnected: the client went away.
         """
+        most = self.largest if largest is None else largest
         chunks: list[bytes | bytearray] = []
         size, kept, more = 0, 0, True
         full = False
         try:
-            while more and size <= 2 * self.largest:
+            while more and size <= 2 * most:
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise Disconnected
                 chunk = message.get("body", b"")
                 size, more = size + len(chunk), message.get("more_body", False)
                 full = full or self.held + len(chunk) > self._most
-                if full or size > self.largest:
+                if full or size > most:
                     chunks.clear()
                     self.release(kept)
                     kept = 0
@@ -49,8 +51,9 @@ class Bodies:
                     chunks.append(chunk)
                     self.held += len(chunk)
                     kept += len(chunk)
-            if size > self.largest:
-                raise Refusal(413, f"the body: at most {self.largest} bytes are taken (TORCHYARD_MAX_BODY_MIB).")
+            if size > most:
+                setting = " (TORCHYARD_MAX_BODY_MIB)" if largest is None else ""
+                raise Refusal(413, f"the body: at most {most} bytes are taken{setting}.")
             if full:
                 raise self._full()
         except BaseException:

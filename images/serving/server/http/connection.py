@@ -47,7 +47,10 @@ class Connection(HttpToolsProtocol):
         self._began: float | None = monotonic()
         self._received = 0
         self._in_head = True
+        # Of a body that is coming in, what its parser has not given away as such: framing, and trailers at its end.
+        self._beside = 0
         self._paused: float | None = None
+        self._unsent = 0
         self._last = self._began
         self._task: asyncio.Task[None] | None = None
         # The length of a body whose head was just read.
@@ -78,8 +81,11 @@ class Connection(HttpToolsProtocol):
         if self._began is None:
             self._began, self._received, self._in_head = monotonic(), 0, True
         self._received += len(data)
+        self._beside += len(data)
         self._expected = 0
         super().data_received(data)
+        if self._beside > _LARGEST_HEAD and self._began is not None and not self._in_head:
+            self.refuse(431, f"What comes beside the body: at most {_LARGEST_HEAD} bytes are taken.")
         if self._in_head and self._received > _LARGEST_HEAD and not self.transport.is_closing():
             self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
         if self._expected and not self.transport.is_closing():
@@ -87,11 +93,16 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
-        self._in_head = False
+        self._in_head, self._beside = False, 0
         super().on_headers_complete()
         if not (self.expect_100_continue or self.parser.should_upgrade()):
             # The parser has refused what is no number, and a length beside an encoding.
             self._expected = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+
+    def on_body(self, body: bytes) -> None:
+        """Called by the parser."""
+        self._beside = 0
+        super().on_body(body)
 
     def received(self, count: int) -> None:
         """Called for bytes of a body that the parser does not see."""
@@ -141,7 +152,7 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """Called by the loop when the client reads too slowly."""
-        self._paused = monotonic()
+        self._paused, self._unsent = monotonic(), self.transport.get_write_buffer_size()
         super().pause_writing()
 
     def resume_writing(self) -> None:
@@ -165,7 +176,7 @@ class Connection(HttpToolsProtocol):
         """Ends the connection where its client takes too long to send a request or to read its answer."""
         if self.transport.is_closing():
             return
-        if self._paused is not None and now - self._paused > _PATIENCE:
+        if self._paused is not None and now - self._paused > _PATIENCE + self._taken() / _SLOWEST:
             self.transport.abort()
         elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
@@ -177,6 +188,10 @@ class Connection(HttpToolsProtocol):
                 self.refuse(408, f"The request did not come in time: {self._received} bytes in {_PATIENCE:g} s.")
             else:
                 self.transport.close()
+
+    def _taken(self) -> int:
+        """How many bytes of an answer its client has taken since he was too slow."""
+        return max(0, self._unsent - self.transport.get_write_buffer_size())
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """As uvicorn, but the task is remembered, and an answer is sent as a whole."""

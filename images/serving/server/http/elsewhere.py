@@ -8,8 +8,11 @@ import asyncio
 import resource
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import TypeAlias
 
 from server.model.contract import Contract
 from server.protocol.request import Request, parse
@@ -17,6 +20,10 @@ from server.refusal import Refusal
 
 # What takes longer than some milliseconds; handing it over and back takes one.
 LARGE = 2**18
+
+
+# A request, or the status and message of its refusal.
+_Parsed: TypeAlias = tuple[Request | None, tuple[int, str]]
 
 
 class Elsewhere:
@@ -27,6 +34,8 @@ class Elsewhere:
         self._contract = contract
         self._start = start
         self._executor: Executor | None = None
+        # One at a time: what waits for the process waits here, and is gone with its client.
+        self._free = asyncio.Lock()
 
     async def parse(self, body: bytes, header_length: int | None) -> Request:
         """As `server.protocol.request.parse`.
@@ -34,17 +43,23 @@ class Elsewhere:
         Raises:
             Refusal: as there; 413 where the process has not the memory for it.
         """
-        self._executor = self._executor or self._start()
-        work = partial(_parsed, self._contract, body, header_length)
-        try:
-            request, refused = await asyncio.get_running_loop().run_in_executor(self._executor, work)
-        except BrokenExecutor:
-            # The kernel ended it for its memory, if nobody else did.
-            self._executor = None
-            request, refused = None, _TOO_LARGE
+        await self._free.acquire()
+        work = asyncio.ensure_future(self._work(partial(_parsed, self._contract, body, header_length)))
+        # Whoever leaves does not stop the process, and the next one begins when it is done.
+        work.add_done_callback(lambda _: self._free.release())
+        request, refused = await asyncio.shield(work)
         if request is None:
             raise Refusal(*refused)
         return request
+
+    async def _work(self, work: Callable[[], _Parsed]) -> _Parsed:
+        self._executor = self._executor or self._start()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        except BrokenExecutor:
+            # The kernel ended it for its memory, if nobody else did.
+            self._executor = None
+            return None, _TOO_LARGE
 
 
 def processes(memory: int | None) -> Callable[[], Executor]:
@@ -65,11 +80,14 @@ _TOO_LARGE = (413, "the body: its JSON takes more memory than this server has fo
 
 
 def _limit(memory: int | None) -> None:
+    # Where the container's memory is not enough for both, it is this process that the kernel ends.
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     if memory is not None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
 
 
-def _parsed(contract: Contract, body: bytes, header_length: int | None) -> tuple[Request | None, tuple[int, str]]:
+def _parsed(contract: Contract, body: bytes, header_length: int | None) -> _Parsed:
     """A request whose content can be sent to another process, or the status and message of its refusal."""
     try:
         request = parse(contract, body, header_length)

@@ -94,6 +94,9 @@ class Instances:
                     if jobs:
                         self._running += 1
                         self._wide = wide
+                        # What was left for others may have woken up nobody but this thread, once more.
+                        if self._waiting.count:
+                            self._wake()
                         return jobs
                 elif self._stopping and not self._waiting.count:
                     return ()

@@ -204,6 +204,8 @@ class Scheduler:
 
     def _refuse_when_full(self, size: int, arrived: int) -> None:
         count, waiting = self._instances.waiting
+        if size > self._limits.size:
+            raise Refusal(413, f"The inputs have {size} bytes, and at most {self._limits.size} may wait at a time.")
         if count < self._limits.requests and waiting + size <= self._limits.size:
             return
         self.statistics.rejected += 1

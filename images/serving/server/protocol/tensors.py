@@ -12,6 +12,8 @@ from server.refusal import Refusal
 
 # A tensor of no elements has no bytes that would bound its other dimensions.
 _MOST_ELEMENTS = 2**31
+# What torch counts with.
+_LARGEST_SIZE = 2**63
 
 
 def named(field: str, name: object, known: Sequence[Tensor]) -> Tensor:
@@ -37,7 +39,8 @@ def check_shape(field: str, shape: object, tensor: Tensor) -> tuple[int, ...]:
     """The shape of a tensor, which must be a list or tuple of sizes that fits the contract's."""
     declared = list(tensor.shape)
     listed = shape if isinstance(shape, list | tuple) else [None]
-    sizes = tuple(size for size in listed if type(size) is int and size >= 0)
+    # Python does not print numbers of thousands of digits.
+    sizes = tuple(size for size in listed if type(size) is int and 0 <= size < _LARGEST_SIZE)
     if len(sizes) != len(listed):
         raise Refusal(400, f"{field}.shape: expected a list of whole numbers from 0 that fits {declared}.")
     if not tensor.fits(sizes):
