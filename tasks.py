@@ -361,6 +361,7 @@ def release(_: Context, model: str, locked: bool = False, device: str = "") -> N
             say(f"  {reference} (the archive alone, for `inv fetch`)")
     say(f"Next: inv promote --model {name} --to staging")
     _hand_on("digest", made.digest)
+    _hand_on("repository", made.repository)
 
 
 @command(ref="host/path@sha256:…", **_SIGNED_BY)

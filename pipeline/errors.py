@@ -135,9 +135,13 @@ class CompileError(PipelineError):
 
 
 class RegistryError(PipelineError):
-    """A registry does not answer, refuses, or holds something else than a digest says."""
+    """A registry does not answer or refuses."""
 
     exit_code = 19
+
+
+class ContentError(RegistryError):
+    """What a registry has is not what it should be: missing, damaged, or written by somebody else."""
 
 
 class ReleaseError(PipelineError):

@@ -163,6 +163,13 @@ def _channel(name: str, asked: Mapping[str, Any], signers: Mapping[str, Identity
         raise ValueError(f"channels.{name} has {', '.join(strange)}; known are {', '.join(sorted(known))}")
     if strange := sorted(set(asked["verdicts"]) - set(GATES)):
         raise ValueError(f"channels.{name}.verdicts names {', '.join(strange)}; the gates are {', '.join(GATES)}")
+    for listed in ("signers", "forbidden", "approvers"):
+        if not isinstance(asked[listed], list):
+            raise TypeError(f"channels.{name}.{listed} is {asked[listed]!r}, and has to be a list")
+    for figure in asked["budgets"]:
+        gate, _, measured = figure.partition(".")
+        if gate not in GATES or not measured:
+            raise ValueError(f"channels.{name}.budgets names {figure!r}; write a gate and a figure: smoke.p50_ms")
     repository(asked["repository"], "model")
     return Channel(
         name=name,

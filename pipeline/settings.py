@@ -59,7 +59,7 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
 
 def has_secret(url: str) -> bool:
     """Whether a store's URL, or a reference in it, has a password or a token in it."""
-    return re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@", url) is not None
+    return re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@|\?", url) is not None
 
 
 def _sigstore(asked: Mapping[str, str], folder: Path) -> Instance:
@@ -71,13 +71,13 @@ def _sigstore(asked: Mapping[str, str], folder: Path) -> Instance:
 
 
 def repository(folder: str, model: str) -> Repository:
-    """The repository of a model below a folder such as 127.0.0.1:5000/releases.
+    """The repository of a model below a folder such as 127.0.0.1:5000/releases; registries know no capital letters.
 
     Raises:
         SettingsError: it cannot be the name of one.
     """
     try:
-        found, name = parse(f"{folder}/{model}")
+        found, name = parse(f"{folder.lower()}/{model}")
     except RegistryError as error:
         raise SettingsError(f"{folder!r} cannot hold repositories: {error}") from error
     if name:

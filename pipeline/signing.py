@@ -32,8 +32,16 @@ PRIVATE_KEY = "COSIGN_PRIVATE_KEY"
 # Opening a key takes scrypt 64 MiB; the rest is for attestations with SBOMs in them.
 _LIMITS = Limits(memory=1024, cpus=2, pids=128)
 _SECONDS = 300.0
-_UNREACHABLE = ("dial tcp", "connection refused", "no such host", "i/o timeout", "EOF")
+# A large image over a slow line.
+_COPY_SECONDS = 1200.0
+_UNREACHABLE = (
+    *("dial tcp", "connection re", "no such host", "i/o timeout", "EOF", "TLS handshake timeout"),
+    *("TOOMANYREQUESTS", "unexpected status code 429", "unexpected status code 5", "context deadline exceeded"),
+)
 
+
+# The longest is that of a key of RSA with 16,384 bits.
+_SIGNATURE = re.compile(r"[A-Za-z0-9+/]{1,4096}={0,2}")
 
 # Who signs: with the private key in a file, or without one as whoever runs this.
 Key: TypeAlias = Path | None
@@ -217,9 +225,15 @@ class ToolCosign:
 
     def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
         more: dict[str, Any] = {"content": content}
-        option = f"--signature={signature}"
-        if signature.startswith("{"):
+        if by.claimed:
+            if not _is_certified(signature):
+                return False
             option, more["bundle"] = "--bundle=/work/in/bundle", signature.encode()
+        else:
+            # cosign takes what is no base64 for a path or a URL, and goes there.
+            if not _SIGNATURE.fullmatch(signature):
+                return False
+            option = f"--signature={signature}"
         return self._verifying("verify-blob", option, "/work/in/content", by=by, **more) is not None
 
     def copy(self, source: str, target: str) -> None:
@@ -336,7 +350,7 @@ class ToolCosign:
             ),
             env={**env, "HOME": "/tmp"},  # noqa: S108 (inside the container)
             network=network,
-            seconds=_SECONDS,
+            seconds=_COPY_SECONDS if command == "copy" else _SECONDS,
         )
         lines: list[str] = []
         try:
@@ -349,6 +363,16 @@ class ToolCosign:
                     "`inv registry` starts a local registry; then run the same command, which goes on from here."
                 ) from failure
             raise
+
+
+def _is_certified(bundle: str) -> bool:
+    """Whether it is cosign's bundle of a signature without a key. In the place of the certificate there may be a key:
+    cosign would take that for the one to verify with, whosever it is."""
+    try:
+        certificate = base64.b64decode(json.loads(bundle)["cert"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+    return certificate.startswith(b"-----BEGIN CERTIFICATE-----\n") and certificate.count(b"-----BEGIN ") == 1
 
 
 def _logins(repositories: Iterator[Repository]) -> dict[str, dict[str, str]]:

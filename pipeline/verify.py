@@ -5,13 +5,15 @@ from pipeline.evidence import CHANNEL, Evidence, told
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
 from pipeline.oci import Registry, parse
+from pipeline.promote import exchanged
+from pipeline.promote import log as logs
 from pipeline.signing import Cosign, Identity
 
 
 def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Evidence:
     """Checks all that can be checked without building anything: every byte of the image against its digest, the
-    archive inside against its label, each attestation's signature and subject, each verdict's subject, and that one
-    signature made for this repository binds them all together.
+    archive inside against its label, each attestation's signature and subject, each verdict's subject, that one
+    signature made for this repository binds them all together, and in a channel that its log knows it with these.
 
     Raises:
         VerifyError: the reference names no digest, or something does not hold; the message lists everything at once.
@@ -29,6 +31,8 @@ def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry,
     signed = [each for each in evidence.signatures if CHANNEL in each.annotations]
     here = [each for each in signed if each.repository == str(repository)]
     channel = (here or signed)[-1].annotations[CHANNEL] if signed else ""
-    if findings := judge(evidence, channel=channel):
+    log = logs.read(repository, signers=signers, registry=registry, cosign=cosign)
+    known = next((entry for entry in reversed(log.entries) if entry.digest == digest), None)
+    if findings := (*judge(evidence, channel=channel), *log.problems, *exchanged(known, evidence)):
         raise VerifyError(told(f"{reference} does not verify", findings))
     return evidence

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
 import tempfile
 import zlib
@@ -14,13 +15,25 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from pipeline.engine import LABEL
-from pipeline.errors import RegistryError, VerifyError
+from pipeline.errors import ContentError, VerifyError
 from pipeline.evidence import Attestation, Contents, Evidence, Signature
-from pipeline.oci import Manifest, Registry, Repository, digest_of
+from pipeline.oci import Manifest, Registry, Repository, digest_of, parsed
 from pipeline.signing import Cosign, Identity
 
 _NOTHING = b"{}"
 _ARCHIVE = "model/model.pt"
+_KIND = re.compile(r"[!-~]{1,500}")
+# What a layer that anybody may have written can end in; tarfile lets some of it through as it came.
+_DAMAGED = (
+    ContentError,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    OverflowError,
+    RecursionError,
+)
 _GZIP = b"\x1f\x8b"
 _CHUNK = 2**20
 
@@ -62,6 +75,7 @@ def collect(
 
     Raises:
         VerifyError: the repository has no such digest, or what it names is no image.
+        ContentError: what is attached is not what cosign attaches.
         RegistryError: the registry does not answer.
     """
     image = registry.manifest(repository, digest)
@@ -99,7 +113,7 @@ def _attestations(
     found = registry.manifest(repository, attached(digest, "att"))
     if found is None:
         return ()
-    raw = [_statement(registry.blob(repository, layer.digest)) for layer in found.layers]
+    raw = [_statement(_blob(registry, repository, layer.digest)) for layer in found.layers]
     kinds = sorted({json.loads(payload)["predicateType"] for payload in raw if payload != _NOTHING})
     verified = {
         signer.name: {
@@ -110,16 +124,25 @@ def _attestations(
     return tuple(_attestation(payload, verified) for payload in raw)
 
 
+def _blob(registry: Registry, repository: Repository, digest: str) -> bytes:
+    """What is attached, or nothing where the registry has it no more."""
+    try:
+        return registry.blob(repository, digest)
+    except ContentError:
+        return b""
+
+
 def _statement(envelope: bytes) -> bytes:
     """The payload of a DSSE envelope; an empty statement where it is no in-toto statement in one.
 
     Anybody may have written it: nothing is known of its shape before.
     """
     try:
-        payload = base64.b64decode(json.loads(envelope)["payload"], validate=True)
-        statement = json.loads(payload)
+        payload: bytes = base64.b64decode(parsed(envelope)["payload"], validate=True)
+        statement = parsed(payload)
         whole = all(isinstance(each["digest"]["sha256"], str) for each in statement["subject"])
-        return payload if whole and isinstance(statement["predicateType"], str) else _NOTHING
+        # It becomes an argument of cosign's.
+        return payload if whole and _KIND.fullmatch(statement["predicateType"]) else _NOTHING
     except (ValueError, KeyError, TypeError, IndexError):
         return _NOTHING
 
@@ -142,7 +165,7 @@ def _contents(image: Manifest, repository: Repository, registry: Registry) -> tu
     archive = ""
     try:
         labels, diff_ids = _configured(registry.blob(repository, image.config.digest))
-    except RegistryError as error:
+    except ContentError as error:
         return None, (str(error),)
     if len(diff_ids) != len(image.layers):
         damage.append(f"the configuration tells of {len(diff_ids)} layers, and the manifest has {len(image.layers)}")
@@ -150,7 +173,7 @@ def _contents(image: Manifest, repository: Repository, registry: Registry) -> tu
         try:
             with registry.stream(repository, layer.digest) as chunks:
                 found = _unpacked(layer.digest, chunks)
-        except (RegistryError, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        except _DAMAGED as error:
             damage.append(str(error))
             continue
         archive = found.archive
@@ -173,12 +196,12 @@ def _configured(content: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
     Anybody may have written it: https://github.com/opencontainers/image-spec/blob/main/config.md.
     """
     try:
-        document = json.loads(content)
+        document = parsed(content)
         labels = (document.get("config") or {}).get("Labels") or {}
         diff_ids = (document.get("rootfs") or {}).get("diff_ids") or ()
         return {str(name): str(value) for name, value in labels.items()}, tuple(map(str, diff_ids))
     except (ValueError, TypeError, AttributeError) as error:
-        raise RegistryError(f"the configuration {digest_of(content)} is none of an image ({error!r})") from error
+        raise ContentError(f"the configuration {digest_of(content)} is none of an image ({error!r})") from error
 
 
 def _unpacked(digest: str, chunks: Iterator[bytes]) -> _Unpacked:

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from pipeline.errors import RegistryError
+from pipeline.errors import ContentError, RegistryError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -28,6 +28,14 @@ _REFERENCE = re.compile(
 def digest_of(content: bytes) -> str:
     """The digest by which a registry knows these bytes."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def parsed(content: bytes | str) -> Any:
+    """JSON that anybody may have written, however deep it is nested. Raises ValueError where it is none."""
+    try:
+        return json.loads(content)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +92,7 @@ class Blob:
 class Manifest:
     """A manifest as the registry keeps it; `content` are its very bytes, whose digest is its identity.
 
-    What is read of it raises RegistryError where the bytes are no manifest.
+    What is read of it raises ContentError where the bytes are no manifest.
     """
 
     media_type: str
@@ -118,9 +126,9 @@ class Manifest:
     def _read(self, part: Callable[[Any], _Part]) -> _Part:
         """A part of the document. Anybody may have written it: nothing is known of its shape before."""
         try:
-            return part(json.loads(self.content))
+            return part(parsed(self.content))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise RegistryError(
+            raise ContentError(
                 f"{self.digest} is no manifest of an image or an artifact ({error!r}). Is it the right digest? "
                 "Otherwise somebody else wrote it: release again into a registry that you trust."
             ) from error
@@ -150,7 +158,8 @@ def _blob(document: dict[str, Any]) -> Blob:
 
 
 class Registry(Protocol):
-    """Registries. Every method raises RegistryError when one is not reachable, refuses, or lies about a digest."""
+    """Registries. Every method raises RegistryError when one is not reachable or refuses, and ContentError when it lies
+    about a digest or has not what is asked for."""
 
     def manifest(self, repository: Repository, name: str) -> Manifest | None:
         """The manifest that a tag or a digest names, or None; one asked for by digest has that digest."""

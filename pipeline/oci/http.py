@@ -13,8 +13,8 @@ from urllib.parse import urljoin
 
 import requests
 
-from pipeline.errors import RegistryError
-from pipeline.oci import DOCKER_MANIFEST, MANIFEST, Blob, Manifest, Repository, digest_of
+from pipeline.errors import ContentError, RegistryError
+from pipeline.oci import DOCKER_MANIFEST, MANIFEST, Blob, Manifest, Repository, digest_of, parsed
 
 # Seconds until a registry that says nothing is given up.
 _PATIENCE = 60
@@ -36,7 +36,7 @@ class HttpRegistry:
         answer = self._ask("GET", repository, f"manifests/{name}", headers=accept, fine=(200, 404))
         if answer.status_code == 404:
             return None
-        found = Manifest(media_type=answer.headers["Content-Type"].partition(";")[0], content=answer.content)
+        found = Manifest(media_type=answer.headers.get("Content-Type", "").partition(";")[0], content=answer.content)
         if name.startswith("sha256:") and found.digest != name:
             raise _lie(repository, name, found.digest)
         return found
@@ -63,7 +63,7 @@ class HttpRegistry:
         digest = digest_of(content)
         if self._ask("HEAD", repository, f"blobs/{digest}", fine=(200, 404)).status_code == 404:
             begun = self._ask("POST", repository, "blobs/uploads/", fine=(202,))
-            place = urljoin(begun.url, begun.headers["Location"])
+            place = urljoin(begun.url, begun.headers.get("Location", ""))
             headers = {"Content-Type": "application/octet-stream"}
             self._send("PUT", repository, place, params={"digest": digest}, headers=headers, data=content, fine=(201,))
         return Blob(media_type=media_type, digest=digest, size=len(content))
@@ -73,13 +73,12 @@ class HttpRegistry:
         path = "tags/list"
         while path:
             answer = self._ask("GET", repository, path, fine=(200, 404))
-            found += (answer.json().get("tags") or []) if answer.ok else []
+            found += _listed(answer) if answer.ok else []
             path = f"tags/list?{answer.links['next']['url'].partition('?')[2]}" if "next" in answer.links else ""
         return tuple(sorted(found))
 
     def _ask(self, method: str, repository: Repository, path: str, **options: Any) -> requests.Response:
-        scheme = "http" if repository.is_local else "https"
-        return self._send(method, repository, f"{scheme}://{repository.host}/v2/{repository.path}/{path}", **options)
+        return self._send(method, repository, f"{_base(repository)}/v2/{repository.path}/{path}", **options)
 
     def _send(
         self, method: str, repository: Repository, url: str, *, fine: tuple[int, ...] = (200,), **options: Any
@@ -96,6 +95,11 @@ class HttpRegistry:
             ) from error
         if answer.status_code in fine:
             return answer
+        if answer.status_code == 404 and method == "GET":
+            raise ContentError(
+                f"The registry at {repository.host} refuses GET of {repository.path} with 404: "
+                f"{answer.text[:300].strip()} Is the name right? Otherwise somebody removed it."
+            )
         advice = f"Run `docker login {repository.host}`." if answer.status_code in {401, 403} else "Is the name right?"
         raise RegistryError(
             f"The registry at {repository.host} refuses {method} of {repository.path} with {answer.status_code}: "
@@ -104,7 +108,8 @@ class HttpRegistry:
 
     def _authorised(self, method: str, repository: Repository, url: str, options: dict[str, Any]) -> requests.Response:
         headers = dict(options.get("headers", {}))
-        if token := self._tokens.get(str(repository)):
+        # Where a registry sends an upload to is its own affair, and who we are is nobody's there.
+        if (token := self._tokens.get(str(repository))) and url.startswith(f"{_base(repository)}/"):
             headers["Authorization"] = token
         return self._session.request(method, url, **options | {"headers": headers, "timeout": _PATIENCE})
 
@@ -115,8 +120,8 @@ class HttpRegistry:
         if challenge.lower().startswith("bearer") and "realm" in asked:
             wanted = {"service": asked.get("service", ""), "scope": f"repository:{repository.path}:pull,push"}
             answer = self._session.get(asked["realm"], params=wanted, auth=known, timeout=_PATIENCE)
-            token = answer.json() if answer.ok else {}
-            self._tokens[str(repository)] = f"Bearer {token.get('token') or token.get('access_token', '')}"
+            token = _token(answer) if answer.ok else ""
+            self._tokens[str(repository)] = f"Bearer {token}"
         elif known:
             self._tokens[str(repository)] = _basic(*known)
 
@@ -148,8 +153,27 @@ def _checked(answer: requests.Response, repository: Repository, digest: str) -> 
         raise _lie(repository, digest, f"sha256:{seen.hexdigest()}")
 
 
-def _lie(repository: Repository, digest: str, found: str) -> RegistryError:
-    return RegistryError(
+def _base(repository: Repository) -> str:
+    return f"{'http' if repository.is_local else 'https'}://{repository.host}"
+
+
+def _listed(answer: requests.Response) -> list[str]:
+    try:
+        return [str(each) for each in parsed(answer.content)["tags"] or ()]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContentError(f"{answer.url} gives no list of tags ({error!r}). Is it a registry?") from error
+
+
+def _token(answer: requests.Response) -> str:
+    try:
+        found = parsed(answer.content)
+        return str(found.get("token") or found.get("access_token", ""))
+    except (ValueError, AttributeError) as error:
+        raise ContentError(f"{answer.url} gives no token ({error!r}). Is it who the registry asks?") from error
+
+
+def _lie(repository: Repository, digest: str, found: str) -> ContentError:
+    return ContentError(
         f"{repository.at(digest)}: the registry gives something else, with the digest {found}. "
         "What it stores was changed or damaged; do not use it, and release again into a registry that you trust."
     )

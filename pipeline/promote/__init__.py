@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline import policy as policies
 from pipeline.artifacts import Finding
-from pipeline.errors import PromoteError, VerifyError
+from pipeline.errors import ContentError, PromoteError, VerifyError
 from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, finding, told, written
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
@@ -72,6 +72,13 @@ def promote(
         return None
     with hold(target, office.holder, registry=office.registry) as still:
         log = _log(target, channel, office)
+        # Somebody may have put the channel before back, or moved a tag, until the lock was ours.
+        where, tagged = f"{target}:{to}", _tagged(target, to, office.registry)
+        if findings := (
+            *_placed(channel.source, evidence, channel.signers, office),
+            *drift(log, tagged, where=where, unfinished=digest),
+        ):
+            raise PromoteError(told(f"{model} {digest} may not go to {to} any more", findings))
         entry = log.current if log.current and log.current.digest == digest else None
         renewed = entry is not None and not _is_there(entry, evidence, target, channel, office)
         if entry is None or renewed:
@@ -90,7 +97,7 @@ def promote(
                 at=written(now),
             )
             _enter(entry, log, target, still, office)
-        elif _tagged(target, to, office.registry) == digest:
+        elif tagged == digest:
             return None
         still()
         _move(target, to, digest, office.registry)
@@ -152,8 +159,13 @@ def approve(model: str, *, to: str, digest: str = "", office: Office) -> str:
     evidence = collect(source, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
     if findings := (*judge(evidence, channel=channel.source), *_unasked(office.key, channel)):
         raise PromoteError(told(f"{model} {digest} cannot be approved for {to}", findings))
-    notes = {APPROVES: to, EVIDENCE: evidence.bound}
-    office.cosign.sign(source.at(digest), key=office.key, annotations=notes)
+    # cosign reads all signatures and writes them with ours: nobody else may do so in between.
+    with hold(source, office.holder, registry=office.registry):
+        notes = {APPROVES: to, EVIDENCE: evidence.bound}
+        office.cosign.sign(source.at(digest), key=office.key, annotations=notes)
+        given = set(approvals(evidence, channel, office.cosign))
+    if not any(each.name in given for each in channel.approvers if _is_among(office.key, (each,))):
+        raise PromoteError(f"{source.at(digest)}: the approval is not there afterwards. Give it again.")
     return digest
 
 
@@ -180,7 +192,8 @@ def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[F
         return ()
     if tagged == before:
         text = f"names {tagged or 'nothing'} still, and the log says {current}: a promotion was not finished"
-        return (finding("unfinished", where, text, "Run that promotion or rollback again; it goes on from there."),)
+        cure = "Run that promotion or rollback again; it goes on from there. If it had ended, somebody moved the tag."
+        return (finding("unfinished", where, text, cure),)
     text = f"names {tagged or 'nothing'}, and the log says {current or 'nothing'}: the tag was moved behind our back"
     cure = "Find out who did it, and put the channel right: `inv rollback --to` with a digest of the log."
     return (finding("drift", where, text, cure),)
@@ -270,6 +283,11 @@ def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Off
     arrived = collect(target, digest, signers=channel.signers, registry=office.registry, cosign=office.cosign)
     if findings := judge(arrived, channel=channel.name):
         raise PromoteError(told(f"{target.at(digest)} did not arrive as it was sent", findings))
+    if arrived.bound != evidence.bound:
+        raise PromoteError(
+            f"{target.at(digest)} arrived with other evidence than was judged: somebody exchanged it on the way. "
+            "The channel's tag was not moved. Find out who did it, and run it again."
+        )
 
 
 def _is_there(entry: Entry, evidence: Evidence, target: Repository, channel: Channel, office: Office) -> bool:
@@ -280,7 +298,7 @@ def _is_there(entry: Entry, evidence: Evidence, target: Repository, channel: Cha
         there = collect(
             target, evidence.digest, signers=channel.signers, registry=office.registry, cosign=office.cosign
         )
-    except VerifyError:
+    except (ContentError, VerifyError):
         return False
     return not judge(there, channel=channel.name) and there.bound == evidence.bound
 
@@ -288,8 +306,7 @@ def _is_there(entry: Entry, evidence: Evidence, target: Repository, channel: Cha
 def _enter(entry: Entry, log: Log, target: Repository, still: Callable[[], None], office: Office) -> None:
     """Signs an entry, which takes its time, and puts it into the log if nobody else has the lock by then."""
     content = logs.signed(entry, repository=target, cosign=office.cosign, key=office.key)
-    still()
-    logs.append(log, content, repository=target, registry=office.registry)
+    logs.append(log, content, repository=target, registry=office.registry, still=still)
 
 
 def _before(log: Log, to: str, target: Repository) -> Entry:

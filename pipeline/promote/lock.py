@@ -21,7 +21,7 @@ TAG = "promotion-lock"
 _ARTIFACT = "application/vnd.torchyard.promotion-lock.v1+json"
 # Seconds: a write takes far less, and whoever was killed while he held it does so for no longer than a lease.
 _SETTLE = 1.0
-_LEASE = 600.0
+_LEASE = 1800.0
 # By how much the clocks of two machines may differ.
 _SKEW = 300.0
 

@@ -5,14 +5,14 @@ The newest entry is signed and names the digest of its predecessor, so that its 
 
 import base64
 import json
-import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from pipeline.artifacts import Finding
 from pipeline.errors import PromoteError
 from pipeline.evidence import PROMOTION, finding, when
-from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest
+from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest, parsed
 from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
 
 Action: TypeAlias = Literal["promote", "rollback"]
@@ -96,8 +96,10 @@ def signed(entry: Entry, *, repository: Repository, cosign: Cosign, key: Key) ->
     return envelope(statement, cosign=cosign, key=key)
 
 
-def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry) -> None:
+def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry, still: Callable[[], None]) -> None:
     """Puts the log with a signed entry at its end into the registry, in one write, and looks whether it is there.
+
+    `still` is called right before that write.
 
     Raises:
         PromoteError: somebody else wrote the log in the same moment, and ours is lost.
@@ -105,6 +107,7 @@ def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry
     blob = registry.put_blob(repository, entry, media_type=_ENVELOPE)
     empty = registry.put_blob(repository, b"{}", media_type=EMPTY)
     made = manifest(empty, (*log.blobs, blob), artifact=_ARTIFACT)
+    still()
     registry.put_manifest(repository, TAG, made)
     if registry.manifest(repository, TAG) != made:
         raise PromoteError(
@@ -122,7 +125,7 @@ def following(log: Log, **facts: Any) -> Entry:
 def _entry(content: bytes) -> tuple[str, Entry] | None:
     """The repository that an entry was made for, and the entry; None for what is none. Anybody may have written it."""
     try:
-        statement = json.loads(base64.b64decode(json.loads(content)["payload"], validate=True))
+        statement = parsed(base64.b64decode(parsed(content)["payload"], validate=True))
         (subject,), entry = statement["subject"], Entry(**statement["predicate"])
         words = [value for name, value in asdict(entry).items() if name != "sequence"]
         when(entry.at)
@@ -138,8 +141,4 @@ def _verifies(content: bytes, by: Identity, cosign: Cosign) -> bool:
     signatures = document.get("signatures")
     listed = [each for each in signatures if isinstance(each, dict)] if isinstance(signatures, list) else []
     found = (each.get("bundle") if by.claimed else each.get("sig") for each in listed)
-    # cosign takes what is no base64 for a path or a URL, and goes there.
-    given = [
-        each for each in found if isinstance(each, str) and re.fullmatch(r"[A-Za-z0-9+/]+=*|{.*}", each, re.DOTALL)
-    ]
-    return any(cosign.verifies(encoded(statement), each, by=by) for each in given)
+    return any(cosign.verifies(encoded(statement), each, by=by) for each in found if isinstance(each, str))

@@ -40,6 +40,7 @@ class Guarded(ThreadingHTTPServer):
     def __init__(self, asks: str, elsewhere: str = "") -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.asks, self.elsewhere = asks, elsewhere
+        self.uploads = ""
         self.seen: list[str | None] = []
 
     @property
@@ -71,6 +72,24 @@ class _Answers(BaseHTTPRequestHandler):
             self._answer(401, {}, challenge=self.server.challenge)
         else:
             self._answer(200, {"tags": ["1"]})
+
+    def do_HEAD(self) -> None:
+        given = self.headers.get("Authorization")
+        self.server.seen.append(given)
+        if self.server.asks and given != _basic(*US):
+            self._answer(401, {}, challenge=self.server.challenge)
+        else:
+            self._answer(404, {})
+
+    def do_POST(self) -> None:
+        self.server.seen.append(self.headers.get("Authorization"))
+        self.send_response(202)
+        self.send_header("Location", f"http://{self.server.uploads}/upload")
+        self.end_headers()
+
+    def do_PUT(self) -> None:
+        self.server.seen.append(self.headers.get("Authorization"))
+        self._answer(400, {})
 
     def _answer(self, status: int, document: object, *, challenge: str = "") -> None:
         self.send_response(status)
@@ -121,6 +140,17 @@ def test_nothing_of_netrc_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with _serving("") as there, _serving("", elsewhere=there.address) as here:
         assert _tags(here, None) == ("1",)
     assert here.seen == there.seen == [None]
+
+
+def test_a_token_is_not_sent_where_an_upload_goes() -> None:
+    """A registry may send an upload to another host."""
+    with _serving("") as there, _serving("Basic") as here:
+        here.uploads = there.address
+        where = Repository(host=here.address, path="a")
+        with pytest.raises(RegistryError, match="refuses PUT"):
+            HttpRegistry(lambda _: US).put_blob(where, b"{}", media_type=EMPTY)
+    assert here.seen[-1] == _basic(*US)
+    assert there.seen == [None]
 
 
 def test_a_password_stays_with_whom_it_is_for() -> None:

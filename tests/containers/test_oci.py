@@ -1,5 +1,6 @@
 """The registry of ours and the one in memory keep the same promises."""
 
+import docker
 import pytest
 
 from pipeline import pins, registry
@@ -47,6 +48,15 @@ def test_what_is_not_there_is_told(either: Registry) -> None:
 def test_a_registry_that_is_not_there_is_told() -> None:
     with pytest.raises(RegistryError, match=r"The registry at 127\.0\.0\.1:1 does not answer"):
         HttpRegistry(credentials).tags(Repository(host="127.0.0.1:1", path="a"))
+
+
+def test_a_registry_is_published_on_loopback_alone(stores: HttpRegistry) -> None:
+    assert stores
+    client = docker.from_env()
+    container = client.containers.get(f"torchyard-registry-{REGISTRIES[0]}")
+    published = [each["HostIp"] for ports in container.ports.values() for each in ports or ()]
+    client.close()
+    assert published == ["127.0.0.1"]
 
 
 def test_starting_a_registry_that_runs_leaves_it(engine: DockerEngine, stores: HttpRegistry) -> None:

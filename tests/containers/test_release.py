@@ -674,6 +674,9 @@ def test_of_two_digests_at_once_none_is_lost(forger: Forger) -> None:
     entry = forger.yard.promote("staging", digest=behind)
     assert entry
     assert (entry.sequence, forger.yard.tag("staging")) == (len(log.entries) + 1, behind)
+    now = datetime.now(UTC)
+    back = rollback(NAME, channel="staging", reason="slower", now=now, office=forger.yard.office)
+    assert back.digest == forger.yard.tag("staging") == log.current.digest
 
 
 class _Dying(HttpRegistry):

@@ -1,5 +1,7 @@
 """cosign signs with a key that is given as a file, and with one that is only in the environment."""
 
+import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from pipeline import images, pins
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import ContainerFailed, ReleaseError
 from pipeline.signing import PASSPHRASE, PRIVATE_KEY, Identity, ToolCosign
+from pipeline.sigstore import GITHUB, Claimed
 
 CONTENT = b"what is signed"
 
@@ -46,3 +49,16 @@ def test_a_key_in_the_environment_needs_its_passphrase(
     monkeypatch.setenv(PASSPHRASE, "guessed")
     with pytest.raises(ContainerFailed, match="decrypt"):
         cosign.sign_bytes(CONTENT, key=tmp_path / "cosign.key")
+
+
+def test_a_signature_that_brings_a_key_of_its_own_is_none(
+    cosign: ToolCosign, keys: tuple[str, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """cosign takes the key in a bundle for the one that it was given."""
+    private, public = cosign.generate()
+    monkeypatch.setenv(PRIVATE_KEY, private)
+    signature = cosign.sign_bytes(CONTENT, key=tmp_path / "cosign.key")
+    forged = json.dumps({"base64Signature": signature, "cert": base64.b64encode(public.encode()).decode()})
+    assert not cosign.verifies(CONTENT, forged, by=keys[1])
+    claimed = Identity(name="workflow", claimed=Claimed(identity="https://github.com/octo/yard", issuer=GITHUB))
+    assert not cosign.verifies(CONTENT, forged, by=claimed)

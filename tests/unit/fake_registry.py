@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.errors import RegistryError
+from pipeline.errors import ContentError
 from pipeline.evidence.collecting import attached
 from pipeline.oci import Blob, Manifest, Repository, digest_of, manifest
 from pipeline.signing import Identity, Key, encoded
@@ -32,7 +32,7 @@ class FakeRegistry:
 
     def blob(self, repository: Repository, digest: str) -> bytes:
         if digest not in self._blobs:
-            raise RegistryError(f"The registry at {repository.host} refuses GET of {digest} with 404")
+            raise ContentError(f"The registry at {repository.host} refuses GET of {digest} with 404")
         return self._blobs[digest]
 
     @contextmanager
@@ -94,8 +94,13 @@ class FakeCosign:
         where, digest = _split(reference)
         found = self._registry.manifest(where, attached(digest, "att"))
         good = []
-        for layer in found.layers if found else ():
-            content, notes = self._registry.blob(where, layer.digest), dict(layer.annotations)
+        try:
+            contents = [self._registry.blob(where, layer.digest) for layer in (found.layers if found else ())]
+        except ContentError:
+            # As the real one: where it cannot read one of them, it verifies none.
+            return ()
+        for content, layer in zip(contents, found.layers if found else (), strict=True):
+            notes = dict(layer.annotations)
             try:
                 document = json.loads(content)
                 statement, signature = base64.b64decode(document["payload"]), document["signatures"][0]["sig"]
@@ -106,7 +111,7 @@ class FakeCosign:
                     )
                 told = json.loads(statement)
                 about = [f"sha256:{each['digest']['sha256']}" for each in told["subject"]]
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 # The real one passes over what is no envelope, too.
                 continue
             if self._fits(encoded(statement), signature, by) and told["predicateType"] == kind and digest in about:

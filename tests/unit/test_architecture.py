@@ -14,9 +14,9 @@ LAYERS = (
     {"bootstrap", "parity", "workbench", "load", "signing", "settings"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
     | {"evidence", "keys", "refresh", "stores"},
-    {"registry", "release", "verify", "policy", "diff"},
+    {"registry", "release", "policy", "diff"},
     {"line", "bench", "matrix", "promote", "fetch", "soak", "storm"},
-    {"status", "reproduce"},
+    {"status", "reproduce", "verify"},
 )
 # The same for the server's packages; its own folder has leaves, and what puts all of it together.
 SERVER = HOME / "images" / "serving" / "server"

@@ -86,7 +86,11 @@ def test_whoever_has_no_key_signs_as_who_he_is(monkeypatch: pytest.MonkeyPatch, 
         settings.load(path)
 
 
-@pytest.mark.parametrize("folder", ["ghcr.io/Somebody", "127.0.0.1:5000/a:b", "https://ghcr.io/somebody"])
+def test_a_registry_of_an_owner_with_capitals_is_found() -> None:
+    assert str(settings.repository("ghcr.io/Octo/Yard/releases", "tiny")) == "ghcr.io/octo/yard/releases/tiny"
+
+
+@pytest.mark.parametrize("folder", ["ghcr.io/some body", "127.0.0.1:5000/a:b", "https://ghcr.io/somebody"])
 def test_a_folder_that_cannot_hold_repositories_is_told(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     monkeypatch.setenv(settings.REGISTRY, folder)
     with pytest.raises(SettingsError, match="cannot hold repositories"):

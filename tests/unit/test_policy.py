@@ -146,6 +146,11 @@ def test_a_signer_may_be_a_workflow(tmp_path: Path, named: str, claimed: str, co
         (_KEY, _workflow("*"), "a [*] stands after"),
         (_KEY, _workflow("https://github.com/a/b/.github/workflows/*@refs/tags/*"), "a [*] stands after"),
         (_KEY, _workflow("https://github.com/a/b/.github/workflows/c.yml@*"), "a [*] stands after"),
+        ('"smoke.p50_ms" = 500', '"smoek.p50_ms" = 500', "budgets names 'smoek.p50_ms'"),
+        ('"smoke.p50_ms" = 500', '"p50_ms" = 500', "budgets names 'p50_ms'"),
+        ('"smoke.p50_ms" = 500', '"smoke." = 500', "budgets names 'smoke.'"),
+        ('forbidden = ["frozen-branch"]', 'forbidden = "frozen-branch"', "forbidden is 'frozen-branch', and has to be"),
+        ('signers = ["local"]', 'signers = "local"', "signers is 'local', and has to be a list"),
     ],
 )
 def test_a_mistake_in_the_policy_is_told(tmp_path: Path, old: str, new: str, told: str) -> None:

@@ -7,7 +7,8 @@ import json
 import os
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import Any
 import pytest
 
 from pipeline import policy
-from pipeline.errors import PromoteError, RegistryError, ReleaseError
+from pipeline.errors import PromoteError, RegistryError, ReleaseError, VerifyError
 from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
 from pipeline.evidence.collecting import attached
-from pipeline.oci import DOCKER_MANIFEST, Manifest, Repository, digest_of, manifest
+from pipeline.oci import DOCKER_MANIFEST, Manifest, Registry, Repository, digest_of, manifest
 from pipeline.promote import Office, approve, drift, lock, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder
@@ -502,6 +503,9 @@ def test_older_evidence_that_is_put_back_is_noticed(office: Office) -> None:
         rollback("tiny", channel="staging", to=digest, reason="a drill", now=NOW, office=office)
     rows = {row.channel: row.problems for row in status(("tiny",), now=NOW, office=office)}
     assert rows == {"releases": (), "staging": ("evidence-exchanged",)}
+    signers = tuple(office.policy.signers.values())
+    with pytest.raises(VerifyError, match=r"(?s)1 to mend.*evidence-exchanged"):
+        verify(where.at(digest), signers=signers, registry=office.registry, cosign=office.cosign)
     assert promote("tiny", to="staging", now=NOW, office=office)
     assert promote("tiny", to="production", now=NOW, office=office)
 
@@ -517,6 +521,113 @@ def test_a_row_that_nobody_can_read_is_a_row_alone(office: Office) -> None:
     shown = rows["releases"].line()
     assert "check passed 0.0 d, audit passed 0.0 d, smoke passed 0.0 d" in shown
     assert shown.endswith("in order")
+
+
+def test_evidence_that_is_exchanged_on_the_way_is_noticed(office: Office) -> None:
+    """Older evidence, with an older signature for this very channel: all of it verifies."""
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, staging = office.registry, office.repository("staging", "tiny")
+    older = {what: store.manifest(staging, attached(digest, what)) for what in ("att", "sig")}
+    _release(office, judged="2026-11-25T11:30:00Z")
+
+    class Exchanging(FakeCosign):
+        def copy(self, source: str, target: str) -> None:
+            super().copy(source, target)
+            for what, found in older.items():
+                assert found
+                store.put_manifest(staging, attached(digest, what), found)
+
+    assert isinstance(store, FakeRegistry)
+    with pytest.raises(PromoteError, match="arrived with other evidence than was judged"):
+        promote("tiny", to="staging", now=NOW, office=replace(office, cosign=Exchanging(store)))
+    assert len(_log(office).entries) == 1
+
+
+def test_what_was_put_back_while_the_lock_was_waited_for_is_not_promoted(office: Office) -> None:
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    original = lock.hold
+
+    @contextmanager
+    def late(where: Repository, holder: Holder, *, registry: Registry) -> Iterator[Callable[[], None]]:
+        if where == office.repository("production", "tiny"):
+            rollback("tiny", channel="staging", reason="slower", now=NOW, office=office)
+        with original(where, holder, registry=registry) as still:
+            yield still
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("pipeline.promote.hold", late)
+        with pytest.raises(PromoteError, match=rf"may not go to production any more(.|\n)*has {first} now"):
+            promote("tiny", to="production", now=NOW, office=office)
+    assert (_has(office, "staging"), _has(office, "production")) == (first, "")
+    assert first != second
+
+
+def test_a_dry_run_is_refused_for_the_same_reasons(office: Office) -> None:
+    digest = _release(office)
+    _without_an_attestation(office, RELEASES, digest)
+    told = []
+    for dry_run in (True, False):
+        with pytest.raises(PromoteError) as refused:
+            promote("tiny", to="staging", dry_run=dry_run, now=NOW + timedelta(days=40), office=office)
+        told.append(str(refused.value))
+    assert told[0] == told[1]
+    assert "evidence-missing" in told[0]
+
+
+def test_attachments_that_nobody_can_read_are_brought_again(office: Office) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, where = office.registry, office.repository("staging", "tiny")
+    for content in (b"{}", b"[" * 100_000):
+        store.put_manifest(where, attached(digest, "att"), Manifest(media_type="text/plain", content=content))
+        assert promote("tiny", to="staging", now=NOW, office=office)
+    found = store.manifest(where, attached(digest, "att"))
+    assert found
+    lost = replace(found.layers[0], digest="sha256:" + "0" * 64)
+    store.put_manifest(where, attached(digest, "att"), manifest(found.config, (lost, *found.layers[1:])))
+    with pytest.raises(PromoteError, match="evidence-missing"):
+        promote("tiny", to="production", now=NOW, office=office)
+    assert promote("tiny", to="staging", now=NOW, office=office)
+    assert promote("tiny", to="production", now=NOW, office=office)
+
+
+def _sparse() -> bytes:
+    """A tar that asks for a number where there is none: https://www.gnu.org/software/tar/manual/html_node/PAX-1.html"""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("model/model.pt")
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "x"}
+        member.size = 512
+        archive.addfile(member, io.BytesIO(b"no number\n".ljust(512, b"\0")))
+    return gzip.compress(out.getvalue(), mtime=0)
+
+
+@pytest.mark.parametrize("layer", [b"no layer", gzip.compress(b"no tar"), _sparse()])
+def test_a_layer_that_nobody_can_read_is_refused_as_damaged(office: Office, layer: bytes) -> None:
+    _release(office)
+    store, where = office.registry, office.repository(RELEASES, "tiny")
+    found = store.manifest(where, RELEASES)
+    assert found
+    blob = store.put_blob(where, layer, media_type="layer")
+    store.put_manifest(where, RELEASES, replace(manifest(found.config, (blob,)), media_type=DOCKER_MANIFEST))
+    with pytest.raises(PromoteError, match=r"content: (.|\n)*unsigned"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"config": 7}', b'{"config": {"Labels": 7}}', b"[]"])
+def test_a_configuration_that_is_none_is_refused_as_damaged(office: Office, content: bytes) -> None:
+    _release(office)
+    store, where = office.registry, office.repository(RELEASES, "tiny")
+    found = store.manifest(where, RELEASES)
+    assert found
+    config = store.put_blob(where, content, media_type="config")
+    store.put_manifest(where, RELEASES, replace(manifest(config, found.layers), media_type=DOCKER_MANIFEST))
+    with pytest.raises(PromoteError, match=r"content: (.|\n)*is none of an image"):
+        promote("tiny", to="staging", now=NOW, office=office)
 
 
 def test_a_copy_leaves_no_tag_that_means_something_else(office: Office) -> None:
@@ -567,7 +678,10 @@ def test_nothing_comes_from_an_empty_channel(office: Office) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"[]", b"{}", b'{"payload": 7}', b'{"payload": "e30="}', b'{"payload": "eyJzdWJqZWN0IjpbM119"}'],
+    [
+        *(b"", b"[]", b"{}", b"[" * 100_000),
+        *(b'{"payload": 7}', b'{"payload": "e30="}', b'{"payload": "eyJzdWJqZWN0IjpbM119"}'),
+    ],
 )
 def test_what_is_no_attestation_is_refused_as_one(office: Office, content: bytes) -> None:
     digest = _release(office)

@@ -171,8 +171,13 @@ def test_every_model_is_released() -> None:
     models = sorted(path.parent.name for path in tasks.MODELS.glob("*/model.yaml"))
     # YAML 1.1 reads the key `on` as true.
     assert release[True]["workflow_dispatch"]["inputs"]["model"]["options"] == ["all", *models]
-    for job in release["jobs"].values():
-        assert f"'{json.dumps(models)}'" in job["strategy"]["matrix"]["model"]
+    assert f"'{json.dumps(models)}'" in release["jobs"]["release"]["strategy"]["matrix"]["model"]
+
+
+def test_a_rollback_is_of_one_model() -> None:
+    job = _load(FOLDER / "release.yml")["jobs"]["rollback"]
+    assert "inputs.model != 'all'" in job["if"]
+    assert job["env"]["MODEL"] == "${{ inputs.model }}"
 
 
 def test_production_waits_for_its_environment() -> None:

@@ -23,6 +23,7 @@ from server.http.app import State
 from server.inference.statistics import Statistics
 from server.model import contract
 from server.model.answers import Answer
+from server.model.datatypes import DATATYPES, encode
 from server.model.engine import Input
 from server.model.served import ServedModel
 from server.refusal import Refusal
@@ -215,6 +216,56 @@ def test_typed_contents_are_answered_with_typed_ones(stage: Stage) -> None:
     response = stage.response(stage.call(INFER, stage.request(inputs=[tensor], raw_input_contents=[])))
     assert list(response.outputs[0].contents.fp32_contents) == [2, float("inf"), -6]
     assert not response.raw_output_contents
+
+
+@pytest.mark.parametrize(
+    ("datatype", "contents", "values"),
+    [
+        ("BOOL", "bool_contents", [True, False]),
+        ("INT8", "int_contents", [-128, 127]),
+        ("INT16", "int_contents", [-(2**15), 2**15 - 1]),
+        ("INT32", "int_contents", [-(2**31), 2**31 - 1]),
+        ("INT64", "int64_contents", [-(2**63), 2**63 - 1]),
+        ("UINT8", "uint_contents", [0, 255]),
+        ("UINT16", "uint_contents", [1, 2**16 - 1]),
+        ("UINT32", "uint_contents", [1, 2**32 - 1]),
+        ("UINT64", "uint64_contents", [1, 2**64 - 1]),
+        ("FP32", "fp32_contents", [0.5, float("-inf")]),
+        ("FP64", "fp64_contents", [1e-300, float("inf")]),
+    ],
+)
+def test_typed_contents_of_a_datatype_come_back(
+    make: Make, monkeypatch: pytest.MonkeyPatch, datatype: str, contents: str, values: list[Any]
+) -> None:
+    described = [{"name": "x", "datatype": datatype, "shape": [-1]}]
+    stage = make(inputs=described, outputs=[{**described[0], "name": "y"}])
+
+    async def echo(inputs: Sequence[Input], **_: object) -> Sequence[Answer]:
+        (output,) = stage.inference.served.contract.outputs
+        return [
+            Answer(tensor=output, shape=tuple(shape), content=memoryview(bytes(content)).cast("B"))
+            for _, shape, content in inputs
+        ]
+
+    monkeypatch.setattr(stage.inference, "answer", echo)
+    tensor = {"name": "x", "datatype": datatype, "shape": [2]}
+    typed = [{**tensor, "contents": {contents: values}}]
+    response = stage.response(stage.call(INFER, stage.request(inputs=typed, raw_input_contents=[])))
+    assert response.outputs[0].datatype == datatype
+    assert list(getattr(response.outputs[0].contents, contents)) == values
+    raw = encode(DATATYPES[datatype], values)
+    response = stage.response(stage.call(INFER, stage.request(inputs=[tensor], raw_input_contents=[bytes(raw)])))
+    assert response.raw_output_contents[0] == bytes(raw)
+
+
+def test_a_stuck_run_is_told_of(stage: Stage) -> None:
+    stage.stuck = True
+    assert not stage.ask("ServerLive").live
+    assert not stage.ask("ServerReady").ready
+    assert not stage.ask("ModelReady", name="tiny").ready
+    check = stage.call("/grpc.health.v1.Health/Check")
+    status = stage.messages.get("grpc.health.v1.HealthCheckResponse").FromString(check.messages[0]).status
+    assert status == 2  # NOT_SERVING
 
 
 def test_parameters_of_the_clients_own_come_back(stage: Stage) -> None:
