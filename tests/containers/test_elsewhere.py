@@ -24,7 +24,8 @@ from pipeline.settings import HOME
 from pipeline.signing import PASSPHRASE, ToolCosign
 from tests.containers.conftest import REGISTRIES
 
-RELEASES, STAGING, PRODUCTION = (f"127.0.0.1:{port}/elsewhere" for port in (REGISTRIES[0], *REGISTRIES))
+# The engine sends no layer twice to one registry, and test_release looks at what it sends to the first one.
+RELEASES, STAGING, PRODUCTION = (f"127.0.0.1:{REGISTRIES[number]}/elsewhere" for number in (1, 1, 0))
 SOURCE = Source(revision="1" * 40, remote="https://example.com/models.git", clean=True)
 POLICY = f"""
 [signers]

@@ -15,7 +15,7 @@ from pipeline.artifacts import Limits, Release
 from pipeline.engine import Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import PromoteError, ReleaseError, VerifyError
-from pipeline.evidence import CYCLONEDX, PROVENANCE, SPDX, TEST_RESULT
+from pipeline.evidence import CYCLONEDX, PROVENANCE, SPDX, TEST_RESULT, Evidence
 from pipeline.evidence.collecting import attached
 from pipeline.fetch import fetch
 from pipeline.line import Line
@@ -97,8 +97,14 @@ def _reference(released: Release) -> str:
     return f"{released.repository}@{released.digest}"
 
 
-def _verify(released: Release, desk: Desk, by: Identity = US) -> None:
-    verify(_reference(released), signers=(by,), registry=desk.registry, cosign=desk.cosign)
+def _verify(released: Release, desk: Desk, by: Identity = US) -> Evidence:
+    return verify(_reference(released), signers=(by,), registry=desk.registry, cosign=desk.cosign)
+
+
+def test_provenance_names_the_workflow_that_built_it(released: Release, desk: Desk) -> None:
+    made = _verify(released, desk).attestation(PROVENANCE)
+    assert made
+    assert made.predicate["runDetails"]["builder"]["id"] == OURS.identity
 
 
 def test_an_outsider_verifies_with_cosign_alone(

@@ -45,6 +45,7 @@ from pipeline.evidence import (
     Attestation,
     Evidence,
     binding,
+    when,
 )
 from pipeline.evidence.collecting import attached
 from pipeline.fetch import fetch
@@ -56,7 +57,7 @@ from pipeline.promote import Office, approve, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder, hold, machine
 from pipeline.release import Desk, release
-from pipeline.release.provenance import Source
+from pipeline.release.provenance import LOCAL, Source
 from pipeline.reproduce import device, reproduce
 from pipeline.settings import HOME
 from pipeline.signing import PASSPHRASE, Identity, Key, ToolCosign, attested, envelope, me
@@ -160,6 +161,22 @@ def test_a_release_verifies_and_says_how_it_was_made(evidence: Evidence, release
     assert named["archive"] == released.image.archive.file.sha256
     assert f"sha256:{named['torchscript-runtime']}" == released.image.runtime
     assert f"model_src/{NAME}/model.py" in named
+    debs = {each["uri"]: each["digest"]["sha256"] for each in made["resolvedDependencies"] if _is_deb(each)}
+    assert len(debs) == len((pins.IMAGES / "base" / "serving.packages").read_text().splitlines())
+    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in debs.values())
+    inside = made["internalParameters"]
+    assert (inside["params"], inside["training"]["epochs"], inside["clean"]) == ({"hidden": 16}, 20, True)
+    assert inside["level"].startswith("SLSA build level 1")
+    assert timedelta() < datetime.now(UTC) - when(inside["packagesFetched"]) < timedelta(days=60)
+    told = found.predicate["runDetails"]
+    assert told["builder"]["id"] == LOCAL
+    records = {each["name"]: each.get("digest", {}).get("sha256", "") for each in told["byproducts"]}
+    for step in ("train", "export", "check", "assemble", "audit", "smoke"):
+        assert re.fullmatch("[0-9a-f]{64}", records[f"record of {step}"])
+
+
+def _is_deb(material: dict[str, Any]) -> bool:
+    return str(material.get("uri", "")).startswith("pkg:deb/")
 
 
 def test_strict_validators_accept_sboms_and_provenance(released: Release, evidence: Evidence) -> None:
