@@ -58,7 +58,8 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
 
 
 def has_secret(url: str) -> bool:
-    """Whether a store's URL, or a reference in it, has a password or a token in it."""
+    """Whether a store's URL, or a reference in it, has a password or a token in it, or a query, which is where others
+    have theirs."""
     return re.search(r"https?://[^/]*@|//[^/@]*:[^/@]*@|\?", url) is not None
 
 

@@ -89,7 +89,7 @@ def _known(model: str, channel: str, now: datetime, office: Office) -> Row | Non
         model=model,
         channel=channel,
         digest=tagged.digest if tagged else "",
-        version=evidence.contents.version if evidence and evidence.contents else "",
+        version=evidence.version if evidence else "",
         age=_days(now - when(log.current.at)) if log.current else None,
         verdicts=tuple(_said(evidence, now)) if evidence else (),
         signers=tuple(sorted({each.by for each in placed(evidence, channel)})) if evidence else (),

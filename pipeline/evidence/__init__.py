@@ -77,11 +77,6 @@ class Contents:
     size: int
     archive: str
 
-    @property
-    def version(self) -> str:
-        """The model's version, as the image is labelled."""
-        return self.labels.get("org.opencontainers.image.version", "")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -101,6 +96,11 @@ class Evidence:
     def attestation(self, name: str) -> Attestation | None:
         """The one that verifies under this name, if there is one."""
         return next((each for each in self.attestations if each.name == name and each.by), None)
+
+    @property
+    def version(self) -> str:
+        """The model's version, as the image is labelled."""
+        return self.contents.labels.get("org.opencontainers.image.version", "") if self.contents else ""
 
     @property
     def bound(self) -> str:

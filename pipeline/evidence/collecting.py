@@ -23,13 +23,14 @@ from pipeline.signing import Cosign, Identity
 _NOTHING = b"{}"
 _ARCHIVE = "model/model.pt"
 _KIND = re.compile(r"[!-~]{1,500}")
-# What a layer that anybody may have written can end in; tarfile lets some of it through as it came.
+# What a layer that anybody may have written can end in; tarfile lets some of it through as it came. A full disk is no
+# damage.
 _DAMAGED = (
     ContentError,
     tarfile.TarError,
     zlib.error,
+    gzip.BadGzipFile,
     EOFError,
-    OSError,
     ValueError,
     OverflowError,
     RecursionError,

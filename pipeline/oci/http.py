@@ -95,13 +95,9 @@ class HttpRegistry:
             ) from error
         if answer.status_code in fine:
             return answer
-        if answer.status_code == 404 and method == "GET":
-            raise ContentError(
-                f"The registry at {repository.host} refuses GET of {repository.path} with 404: "
-                f"{answer.text[:300].strip()} Is the name right? Otherwise somebody removed it."
-            )
         advice = f"Run `docker login {repository.host}`." if answer.status_code in {401, 403} else "Is the name right?"
-        raise RegistryError(
+        kind = ContentError if (method, answer.status_code) == ("GET", 404) else RegistryError
+        raise kind(
             f"The registry at {repository.host} refuses {method} of {repository.path} with {answer.status_code}: "
             f"{answer.text[:300].strip()} {advice}"
         )
@@ -127,7 +123,10 @@ class HttpRegistry:
 
 
 class _Session(requests.Session):
-    """Without the passwords of ~/.netrc, which requests takes for a host, and for one that it is sent on to."""
+    """Without the passwords of ~/.netrc, which requests takes for a host, and for one that it is sent on to.
+
+    `trust_env` is not the way: proxies and the CA bundle come from there, too.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -88,7 +88,7 @@ def promote(
                 action="promote",
                 channel=to,
                 model=model,
-                version=evidence.contents.version if evidence.contents else "",
+                version=evidence.version,
                 digest=digest,
                 evidence=evidence.bound,
                 source=channel.source,

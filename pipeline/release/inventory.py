@@ -185,9 +185,16 @@ def _hexadecimal(checksum: str) -> str:
 
 def _taken(tree: Tree) -> dict[str, _Owner]:
     """The libraries that the serving image has out of wheels, stripped: as its build wrote them down."""
-    listed: dict[str, dict[str, str]] = json.loads(tree.texts.get(_LIBRARIES, "{}"))
     folder = posixpath.dirname(_LIBRARIES)
-    return {f"{folder}/{name}": _Owner("pypi", each["package"], each["sha256"]) for name, each in listed.items()}
+    return {
+        f"{folder}/{name}": _Owner("pypi", each["package"], each["sha256"]) for name, each in _libraries(tree).items()
+    }
+
+
+def _libraries(tree: Tree) -> dict[str, dict[str, str]]:
+    """Package, version and SHA-256 of each."""
+    listed: dict[str, dict[str, str]] = json.loads(tree.texts.get(_LIBRARIES, "{}"))
+    return listed
 
 
 def _ours(path: str, known: Mapping[str, str]) -> _Owner | None:
@@ -208,8 +215,7 @@ _SERVER = ("application", "torchyard-serving")
 def _facts(tree: Tree, version: str) -> dict[str, _Facts]:
     """What each component tells of itself, by `kind/name`."""
     found = {f"application/{name}": _Facts(version, "Apache-2.0") for name in ("torchyard-root", _SERVER[1])}
-    libraries: dict[str, dict[str, str]] = json.loads(tree.texts.get(_LIBRARIES, "{}"))
-    found |= {f"pypi/{each['package']}": _Facts(each["version"]) for each in libraries.values()}
+    found |= {f"pypi/{each['package']}": _Facts(each["version"]) for each in _libraries(tree).values()}
     for path, text in tree.texts.items():
         fields = dict(re.findall(r"^([\w-]+): (.*)$", text, re.MULTILINE))
         if path.startswith("var/lib/dpkg/status.d/") and not path.endswith(".md5sums"):

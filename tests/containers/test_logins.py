@@ -41,6 +41,7 @@ class Guarded(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answers)
         self.asks, self.elsewhere = asks, elsewhere
         self.uploads = ""
+        self.trouble = 0
         self.seen: list[str | None] = []
 
     @property
@@ -68,6 +69,8 @@ class _Answers(BaseHTTPRequestHandler):
             self.send_response(307)
             self.send_header("Location", f"http://{self.server.elsewhere}{self.path}")
             self.end_headers()
+        elif self.server.trouble:
+            self._answer(self.server.trouble, {})
         elif self.server.asks and given not in {_basic(*US), f"Bearer {TOKEN}"}:
             self._answer(401, {}, challenge=self.server.challenge)
         else:
@@ -153,6 +156,16 @@ def test_a_token_is_not_sent_where_an_upload_goes() -> None:
     assert there.seen == [None]
 
 
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_registry_in_trouble_is_not_one_without_signatures(cosign: ToolCosign, tmp_path: Path, status: int) -> None:
+    keys(tmp_path / "cosign.key", cosign=cosign)
+    with _serving("") as server:
+        server.trouble = status
+        reference = Repository(host=server.address, path="ours/a").at("sha256:" + "0" * 64)
+        with pytest.raises(RegistryError, match="a registry or Sigstore does not answer"):
+            cosign.signatures(reference, by=me(tmp_path / "cosign.key"))
+
+
 def test_a_password_stays_with_whom_it_is_for() -> None:
     with _serving("") as there, _serving("Basic", elsewhere=there.address) as here:
         registry = HttpRegistry(lambda _: US)
@@ -198,6 +211,8 @@ def asking(engine: DockerEngine, tmp_path: Path) -> Iterator[str]:
                 if requests.get(f"http://{address}/v2/", timeout=5).status_code == 401:
                     break
             time.sleep(0.05)
+        else:
+            pytest.fail(container.logs().decode())
         yield address
     finally:
         container.remove(force=True, v=True)

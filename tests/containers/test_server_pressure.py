@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import requests
@@ -170,6 +170,24 @@ def _sent(running: Running, first: float = 1.0) -> socket.socket:
     return client
 
 
+_SCORES = """
+import json, os, pathlib
+found = {}
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    parses = b"spawn_main" in (process / "cmdline").read_bytes()
+    if process.name != str(os.getpid()) and (parses or process.name == "1"):
+        found["parses" if parses else "serves"] = int((process / "oom_score_adj").read_text())
+print(json.dumps(found))
+"""
+
+
+def _scores(server: Running) -> dict[str, int]:
+    """How ready the kernel is to end the server, and the process that parses for it."""
+    done = server.container.exec_run(["/usr/bin/python3.13", "-c", _SCORES])
+    found: dict[str, int] = json.loads(cast(bytes, done.output))
+    return found
+
+
 def test_large_json_holds_nobody_up_and_costs_its_own_request_only(start: Start, archives: Path) -> None:
     rows = 1_000_000
     data = ",".join(["0.12345678"] * 3 * rows)
@@ -189,6 +207,8 @@ def test_large_json_holds_nobody_up_and_costs_its_own_request_only(start: Start,
         nested = b'{"inputs": [' + b"[1]," * 15_000_000 + b"1]}"
         answer = requests.post(running.url(INFER), data=nested, timeout=60)
         assert (answer.status_code, "takes more memory" in answer.json()["error"]) == (413, True)
+        # Where there is not enough for both, the kernel ends the process that parses, and not the server.
+        assert _scores(running) == {"serves": 0, "parses": 1000}
         assert _ask(running).ok
     assert longest < 1
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -103,7 +104,7 @@ FAULTS: dict[str, tuple[Callable[[], Evidence], list[str]]] = {
     ),
     **{
         f"a verdict with {name} {value!r}": (
-            lambda name=name, value=value: _verdict("smoke", **{name: value}),  # type: ignore[misc]
+            partial(_verdict, "smoke", **{name: value}),
             ["verdict-unreadable", "evidence-missing"],
         )
         for name, value in (("at", "yesterday"), ("at", None), ("findings", [7]), ("measured", {"p50_ms": "fast"}))

@@ -1,11 +1,13 @@
 """Promotion and rollback on registries in memory: what moves, what is refused, and what a broken run leaves."""
 
 import base64
+import errno
 import gzip
 import io
 import json
 import os
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -606,27 +608,50 @@ def _sparse() -> bytes:
     return gzip.compress(out.getvalue(), mtime=0)
 
 
-@pytest.mark.parametrize("layer", [b"no layer", gzip.compress(b"no tar"), _sparse()])
-def test_a_layer_that_nobody_can_read_is_refused_as_damaged(office: Office, layer: bytes) -> None:
-    _release(office)
+def _replaced(office: Office, *, config: bytes | None = None, layers: tuple[bytes, ...] = ()) -> None:
+    """Puts an image with another configuration or other layers in the place of a release's."""
     store, where = office.registry, office.repository(RELEASES, "tiny")
     found = store.manifest(where, RELEASES)
     assert found
-    blob = store.put_blob(where, layer, media_type="layer")
-    store.put_manifest(where, RELEASES, replace(manifest(found.config, (blob,)), media_type=DOCKER_MANIFEST))
+    used = found.config if config is None else store.put_blob(where, config, media_type="config")
+    put = tuple(store.put_blob(where, each, media_type="layer") for each in layers) or found.layers
+    store.put_manifest(where, RELEASES, replace(manifest(used, put), media_type=DOCKER_MANIFEST))
+
+
+@pytest.mark.parametrize("layer", [b"no layer", gzip.compress(b"no tar"), _layer(b"weights")[:-9], _sparse()])
+def test_a_layer_that_nobody_can_read_is_refused_as_damaged(office: Office, layer: bytes) -> None:
+    _release(office)
+    _replaced(office, layers=(layer,))
     with pytest.raises(PromoteError, match=r"content: (.|\n)*unsigned"):
         promote("tiny", to="staging", now=NOW, office=office)
 
 
-@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"config": 7}', b'{"config": {"Labels": 7}}', b"[]"])
-def test_a_configuration_that_is_none_is_refused_as_damaged(office: Office, content: bytes) -> None:
+@pytest.mark.parametrize("config", [b"[" * 100_000, b'{"config": 7}', b'{"config": {"Labels": 7}}', b"[]"])
+def test_a_configuration_that_is_none_is_refused_as_damaged(office: Office, config: bytes) -> None:
     _release(office)
-    store, where = office.registry, office.repository(RELEASES, "tiny")
-    found = store.manifest(where, RELEASES)
-    assert found
-    config = store.put_blob(where, content, media_type="config")
-    store.put_manifest(where, RELEASES, replace(manifest(config, found.layers), media_type=DOCKER_MANIFEST))
+    _replaced(office, config=config)
     with pytest.raises(PromoteError, match=r"content: (.|\n)*is none of an image"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_layers_that_the_configuration_does_not_tell_of_are_refused(office: Office) -> None:
+    _release(office)
+    _replaced(office, layers=(_layer(b"weights"), _layer(b"more")))
+    with pytest.raises(PromoteError, match=r"the configuration tells of 1 layers, and the manifest has 2"):
+        promote("tiny", to="staging", now=NOW, office=office)
+    _replaced(office, layers=(_layer(b"other weights"),))
+    with pytest.raises(PromoteError, match=r"unpacks to sha256:\w+, and the configuration names sha256:"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_a_full_disk_is_no_damage(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    _release(office)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    with pytest.raises(OSError, match="No space left"):
         promote("tiny", to="staging", now=NOW, office=office)
 
 

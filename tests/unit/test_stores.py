@@ -68,6 +68,7 @@ def test_a_password_has_no_place_in_a_reference(monkeypatch: pytest.MonkeyPatch)
         "git+https://me:secret@example.com/models.git",
         "git+https://secret@example.com/models.git",
         "s3://a:secret@b",
+        "https://example.com/models?sig=secret",
     ):
         monkeypatch.setenv(settings.STORE, url)
         with pytest.raises(SettingsError, match="has a password or a token in it") as told:

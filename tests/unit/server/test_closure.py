@@ -37,3 +37,17 @@ def test_a_missing_library_stops_the_build(folders: tuple[Path, Path]) -> None:
     (torch / "libgomp.so.1").unlink()
     with pytest.raises(SystemExit, match=r"nowhere: libgomp.so.1 \(needed by .*libtorch_cpu.so\)"):
         closure.closure_of([torch / "_engine.so"], root, [torch])
+
+
+def test_a_library_tells_which_wheel_it_is_from(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    told = site / "nvidia_cuda_runtime_cu12-12.8.90.dist-info"
+    for path in (site / "nvidia/cuda_runtime/lib/libcudart.so.12", site / "torch/lib/libplanted.so", told / "RECORD"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: nvidia_cuda_runtime_cu12\nVersion: 12.8.90\n")
+    (told / "RECORD").write_text("nvidia/cuda_runtime/lib/libcudart.so.12,,\n")
+    found = closure.wheel_of(site / "nvidia/cuda_runtime/lib/libcudart.so.12")
+    assert found == {"package": "nvidia-cuda-runtime-cu12", "version": "12.8.90"}
+    with pytest.raises(SystemExit, match=r"libplanted\.so is in no package's RECORD"):
+        closure.wheel_of(site / "torch/lib/libplanted.so")

@@ -76,6 +76,9 @@ class Transport(asyncio.Transport):
 
     abort = close
 
+    def is_closing(self) -> bool:
+        return self.closed
+
     def get_write_buffer_size(self) -> int:
         return 0
 
@@ -568,10 +571,13 @@ def test_a_stream_takes_questions_only_and_lets_go_of_them(make: Make, monkeypat
 
 def test_of_too_many_connections_the_idlest_makes_room(stage: Stage) -> None:
     async def many() -> list[bool]:
-        (first, _), (_, one), (_, two) = (stage.connect() for _ in range(3))
-        assert [one.closed, two.closed] == [False, False]
-        # asyncio says so when it has closed it.
-        first.connection_lost(None)
+        (first, one), (second, two), (_, three) = (stage.connect() for _ in range(3))
+        assert [one.closed, two.closed, three.closed] == [True, False, False]
+        # Until asyncio says that it is closed, the next one takes the place of another.
+        assert not stage.connect()[1].closed
+        assert two.closed
+        for connection in (first, second):
+            connection.connection_lost(None)
         for connection in tuple(stage.served.connections):
             connection.data_received(grpc_frames.headers(1, INFER))
         return [stage.connect()[1].closed for _ in range(2)]

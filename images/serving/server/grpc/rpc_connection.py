@@ -123,7 +123,8 @@ class Connection(asyncio.Protocol):
     @property
     def is_idle(self) -> bool:
         """Whether it has no call, and makes room for a new one where there are too many."""
-        return not self._calls and not self.busy and self._transport is not None
+        transport = self._transport
+        return not self._calls and not self.busy and transport is not None and not transport.is_closing()
 
     def go_away(self, *, at_once: bool) -> None:
         """Tells the client to make its next calls elsewhere."""
