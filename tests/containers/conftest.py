@@ -15,17 +15,21 @@ from docker.models.containers import Container
 from docker.types import Mount as DockerMount
 
 from pipeline import images, pins, registry, spec
-from pipeline.artifacts import Archive, Limits, ModelSpec, ServingImage
+from pipeline.artifacts import Archive, Limits, ModelSpec, Release, ServingImage
 from pipeline.engine import Image, Job, Mount
 from pipeline.engine.credentials import credentials
 from pipeline.engine.docker import DockerEngine, connect, production
 from pipeline.errors import EngineError
+from pipeline.keys import keys
 from pipeline.line import Line
 from pipeline.oci.http import HttpRegistry
+from pipeline.release import Desk
+from pipeline.release.provenance import Source
 from pipeline.signing import PASSPHRASE, ToolCosign
 
 MODELS = Path(__file__).parent / "models"
 SERVING = Limits(memory=1024, cpus=2, pids=256)
+SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=True)
 # Where the registries of the tests listen, on loopback.
 REGISTRIES = (5971, 5972)
 
@@ -220,3 +224,21 @@ def stores(engine: DockerEngine) -> Iterator[HttpRegistry]:
         registry.stop(port, engine=engine)
         docker_client.volumes.get(f"torchyard-registry-{port}").remove()
     docker_client.close()
+
+
+@pytest.fixture(scope="session")
+def key(cosign: ToolCosign, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    private = tmp_path_factory.mktemp("keys") / "cosign.key"
+    keys(private, cosign=cosign)
+    return private
+
+
+@pytest.fixture(scope="session")
+def desk(engine: DockerEngine, stores: HttpRegistry, cosign: ToolCosign, key: Path) -> Desk:
+    tools = images.release_tools(pins.load(), engine=engine)
+    return Desk(engine=engine, registry=stores, cosign=cosign, tools=tools, key=key)
+
+
+@pytest.fixture(scope="session")
+def released(tiny_line: Line, desk: Desk) -> Release:
+    return tiny_line.release(desk, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)

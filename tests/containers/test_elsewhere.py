@@ -19,14 +19,12 @@ from pipeline.line import Line
 from pipeline.oci import Repository
 from pipeline.oci.http import HttpRegistry
 from pipeline.release import Desk
-from pipeline.release.provenance import Source
 from pipeline.settings import HOME
 from pipeline.signing import PASSPHRASE, ToolCosign
-from tests.containers.conftest import REGISTRIES
+from tests.containers.conftest import REGISTRIES, SOURCE
 
 # The engine sends no layer twice to one registry, and test_release looks at what it sends to the first one.
 RELEASES, STAGING, PRODUCTION = (f"127.0.0.1:{REGISTRIES[number]}/elsewhere" for number in (1, 1, 0))
-SOURCE = Source(revision="1" * 40, remote="https://example.com/models.git", clean=True)
 # What of promotion.toml is another thing here.
 POLICY = {
     'local = "~/.config/torchyard/cosign.pub"': 'releaser = "keys/releaser.pub"\npromoter = "keys/promoter.pub"',
