@@ -413,7 +413,7 @@ def reproduce(
     for each in compared:
         shown = f"{'same ' if each.agrees else 'OTHER'} {each.what:<19} {each.recorded}"
         say(shown if each.agrees else f"{shown} and here {each.found}")
-    if not all(each.agrees for each in compared if not each.is_material):
+    if not all(each.agrees for each in compared if not each.is_tool):
         raise VerifyError(f"{ref}: not everything came out the same; the lines above say what.")
 
 

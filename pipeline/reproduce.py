@@ -12,12 +12,13 @@ from pipeline.line import Line
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """A thing by its digest in the release and here: made again, or a material that it was made again from."""
+    """A thing by its digest in the release and here; `is_tool` are images that it was made with, which may differ as
+    long as the same comes out."""
 
     what: str
     recorded: str
     found: str
-    is_material: bool = False
+    is_tool: bool = False
 
     @property
     def agrees(self) -> bool:
@@ -36,21 +37,17 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
     archive, trained = image.archive, image.archive.trained
-    materials = {f"{name} data": split.sha256 and f"sha256:{split.sha256}" for name, split in trained.data.items()}
-    materials |= {"pytorch-cuda": trained.trainer, "torchscript-runtime": image.runtime}
+    tools = {"pytorch-cuda": trained.trainer, "torchscript-runtime": image.runtime}
+    told = {f"{name} data": split.sha256 and f"sha256:{split.sha256}" for name, split in trained.data.items()}
+    told |= {"weights": f"sha256:{trained.weights.sha256}", "samples": f"sha256:{archive.samples.sha256}"}
     made = {
-        "weights": (_recorded(evidence, "weights"), f"sha256:{trained.weights.sha256}"),
-        "samples": (_recorded(evidence, "samples"), f"sha256:{archive.samples.sha256}"),
         "archive": (f"sha256:{contents.archive}", f"sha256:{archive.file.sha256}"),
         "model layer": (contents.diff_ids[-1], image.diff_ids[-1]),
         "image": (contents.config, image.digest),
     }
-    return (
-        *(
-            Compared(what=what, recorded=_recorded(evidence, what), found=now, is_material=True)
-            for what, now in materials.items()
-        ),
-        *(Compared(what=what, recorded=was, found=now) for what, (was, now) in made.items()),
+    compared = {what: (_recorded(evidence, what), now) for what, now in (tools | told).items()} | made
+    return tuple(
+        Compared(what=what, recorded=was, found=now, is_tool=what in tools) for what, (was, now) in compared.items()
     )
 
 

@@ -22,7 +22,6 @@ _RECORDS = re.compile(rf"var/lib/dpkg/status\.d/.+|.+\.dist-info/(RECORD|METADAT
 _BYTECODE = re.compile(r"(.*/)__pycache__/([^/]+)\.cpython-\d+\.pyc")
 # syft has nothing to say about libraries larger than this, and unpacking them takes longer than all the rest.
 _LARGEST = 64 * 2**20
-SITE = "opt/torchyard/site"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

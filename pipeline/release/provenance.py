@@ -91,8 +91,8 @@ def _materials(image: ServingImage, components: tuple[Component, ...], source: S
     for name, digest in (("pytorch-cuda", image.archive.trained.trainer), ("torchscript-runtime", image.runtime)):
         yield {"name": name, "uri": f"docker-image:{digest}", "digest": {"sha256": digest.removeprefix("sha256:")}}
     for component in components:
-        if component.kind == "deb" and component.digest:
-            yield {"uri": component.purl, "digest": {"sha256": component.digest}}
+        if component.kind == "deb":
+            yield _package(component)
     for lock in (IMAGES / "serving" / "requirements.lock", IMAGES / "pytorch-cuda" / "requirements.lock"):
         yield from _wheels(lock)
 
@@ -106,6 +106,14 @@ def _model(archive: Archive) -> Iterator[dict[str, Any]]:
         yield {"name": f"{name} data", "digest": {"sha256": split.sha256}, "annotations": told}
     for name, found in (("weights", archive.trained.weights), ("samples", archive.samples), ("archive", archive.file)):
         yield _file(found, name)
+
+
+def _package(component: Component) -> dict[str, Any]:
+    """A Debian package by its file, or by its control record where a root that we did not bootstrap has no more."""
+    if component.digest:
+        return {"uri": component.purl, "digest": {"sha256": component.digest}}
+    record = next(file for file in component.files if file.path == f"var/lib/dpkg/status.d/{component.name}")
+    return {"uri": component.purl, "digest": {"sha256": record.sha256}, "annotations": {"of": "control record"}}
 
 
 def _wheels(lock: Path) -> Iterator[dict[str, Any]]:

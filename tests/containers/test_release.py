@@ -198,11 +198,9 @@ def test_a_release_is_made_again_from_its_materials(
 ) -> None:
     line = Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path)
     compared = reproduce(evidence, tiny_spec, line)
-    assert [each.what for each in compared if each.is_material] == [
-        *("training data", "held-out data", "pytorch-cuda", "torchscript-runtime")
-    ]
-    assert [each.what for each in compared if not each.is_material] == [
-        *("weights", "samples", "archive", "model layer", "image")
+    assert [each.what for each in compared if each.is_tool] == ["pytorch-cuda", "torchscript-runtime"]
+    assert [each.what for each in compared if not each.is_tool] == [
+        *("training data", "held-out data", "weights", "samples", "archive", "model layer", "image")
     ]
     assert {each.what for each in compared if not each.agrees} == set()
     assert device(evidence) == "cpu"

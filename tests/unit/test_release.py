@@ -169,6 +169,10 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     names = {each.get("name") or each["uri"] for each in materials}
     libc = next(each for each in materials if each.get("uri", "").startswith("pkg:deb/debian/libc6@"))
     assert libc["digest"] == {"sha256": "5" * 64}
+    bare = tuple(replace(each, digest="") for each in components)
+    again = provenance.predicate(image, bare, (), _making())["buildDefinition"]["resolvedDependencies"]
+    record = hashlib.sha256(FILES["var/lib/dpkg/status.d/libc6"]).hexdigest()
+    assert {**libc, "digest": {"sha256": record}, "annotations": {"of": "control record"}} in again
     assert {"training data", "held-out data"} <= names
     assert next(each for each in materials if each.get("name") == "training data")["digest"] == {"sha256": "a" * 64}
     assert {"archive", "weights", "model_src/tiny/model.py", "pkg:deb/debian/libc6@2.41-12?distro=debian-13"} <= names
