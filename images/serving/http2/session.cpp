@@ -108,6 +108,7 @@ void Session::send(int32_t id, std::string_view message, bool compressed, std::s
     framed.push_back(static_cast<char>(message.size() >> shift & 0xff));
   }
   framed.append(message);
+  unsent_ += framed.size();
   call->outgoing.push_back(std::move(framed));
   if (call->opened) {
     nghttp2_session_resume_data(session_.get(), id);
@@ -182,7 +183,7 @@ int Session::on_header(
   }
   call->header_bytes += name_size + value_size;
   if (call->header_bytes > of(self)->limits_.headers) {
-    return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+    return 0;
   }
   const std::string_view name(reinterpret_cast<const char*>(raw_name), name_size);
   const std::string_view value(reinterpret_cast<const char*>(raw_value), value_size);
@@ -209,6 +210,11 @@ int Session::on_frame(nghttp2_session*, const nghttp2_frame* frame, void* self) 
   }
   return guarded([&] {
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
+      if (call->header_bytes > session.limits_.headers) {
+        const auto most = std::to_string(session.limits_.headers);
+        session.close(id, "8", "The metadata of a call: at most " + most + " bytes are taken.");
+        return;
+      }
       session.events_.append(py::make_tuple(
           static_cast<int>(kOpened), id, py::bytes(call->path), py::bytes(call->method), py::bytes(call->content_type),
           py::bytes(call->timeout), py::bytes(call->encoding)));
@@ -309,6 +315,10 @@ int Session::on_stream_close(nghttp2_session*, int32_t id, uint32_t, void* self)
     return 0;
   }
   session.forget_message(*call);
+  for (const auto& message : call->outgoing) {
+    session.unsent_ -= message.size();
+  }
+  session.unsent_ += call->sent;
   session.calls_.erase(id);
   return guarded([&] { session.events_.append(py::make_tuple(static_cast<int>(kClosed), id)); });
 }
@@ -327,6 +337,7 @@ nghttp2_ssize Session::read(
     std::memcpy(out + written, front.data() + call->sent, part);
     written += part;
     call->sent += part;
+    of(self)->unsent_ -= part;
     if (call->sent == front.size()) {
       call->outgoing.pop_front();
       call->sent = 0;

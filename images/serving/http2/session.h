@@ -74,8 +74,8 @@ class Session {
   // Tells the peer to make its next calls elsewhere; with `at_once` those that are on their way are refused, too.
   void go_away(bool at_once);
 
-  // The bytes that have come of messages that are not complete.
-  size_t held() const { return held_; }
+  // The bytes that have come of messages that are not complete, and those of answers that have not gone out.
+  size_t held() const { return held_ + unsent_; }
 
   // Whether there is nothing left to take or to say.
   bool over() const {
@@ -108,6 +108,7 @@ class Session {
   Limits limits_;
   size_t unfinished_ = 0;
   size_t held_ = 0;
+  size_t unsent_ = 0;
   pybind11::list events_;
   std::unordered_map<int32_t, Call> calls_;
   std::unique_ptr<nghttp2_session, decltype(&nghttp2_session_del)> session_{nullptr, nghttp2_session_del};

@@ -16,6 +16,7 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "info", "debug")
 
 _RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 _told = _RANKS["info"]
+_SLOW_SECONDS = 1.0
 
 
 def event(name: str, *, level: Level = "info", **fields: object) -> None:
@@ -50,6 +51,30 @@ def step(signum: int) -> None:
     wanted = _told + (1 if signum == signal.SIGUSR1 else -1)
     set_level(LEVELS[min(max(wanted, 0), len(LEVELS) - 1)])
     event("log-level", level="error", tells=LEVELS[_told])
+
+
+class Requests:
+    """Tells of requests: of each at level debug, and of those that took longer than `slow` seconds, one a second at
+    most, since a server that is slow is so for everybody."""
+
+    def __init__(self, slow: float = float("inf")) -> None:
+        self._slow = slow
+        self._told = -_SLOW_SECONDS
+        self._since = 0
+
+    def tell(self, path: str, identity: str | None, status: int | str, seconds: float) -> None:
+        """To be called with each request that was answered. `identity` is its client's for it."""
+        if seconds <= self._slow and not tells("debug"):
+            return
+        fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
+        if seconds <= self._slow:
+            event("request", level="debug", **fields)
+            return
+        self._since += 1
+        now = time.monotonic()
+        if now - self._told >= _SLOW_SECONDS:
+            event("slow-request", level="warning", slow_since_the_last=self._since, **fields)
+            self._told, self._since = now, 0
 
 
 class _Forward(logging.Handler):

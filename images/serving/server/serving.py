@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from server import cgroup, log, memory
+from server import cgroup, descriptors, log, memory
 from server.errors import RunStuck
 from server.grpc import messages, rpc
 from server.grpc.rpc_connection import Limits, Served
@@ -28,8 +28,6 @@ from server.model.engine import Engine
 from server.rehearsal import rehearse
 from server.settings import Settings
 
-# `docker stop` kills after ten seconds; a client that never finishes its request must not use them up.
-_LONGEST_DRAIN_SECONDS = 8
 _LAST_RUN_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
 
@@ -48,8 +46,10 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
     bodies = Bodies(largest=settings.max_body, most=settings.queue_size)
     limit = cgroup.memory()
     elsewhere = Elsewhere(contract, processes(limit and limit // 2))
-    app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, slow=settings.slow)
+    told = log.Requests(settings.slow)
+    app = App(contract, scheduler, bodies=bodies, elsewhere=elsewhere, deadline=settings.deadline, requests=told)
     Connection.limits.connections = settings.connections
+    descriptors.allow(settings.connections)
     config = uvicorn.Config(
         app,
         host="0.0.0.0",  # noqa: S104 (the container's own network)
@@ -64,10 +64,11 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_graceful_shutdown=_LONGEST_DRAIN_SECONDS,
+        # A client that never finishes its request must not use up the time until the process is killed.
+        timeout_graceful_shutdown=int(settings.drain),
     )
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-        grpc = _grpc(contract, scheduler, app, settings)
+        grpc = _grpc(contract, scheduler, app, settings, told)
         runner.run(_serve(app, scheduler, Server(config), grpc, settings, on_ready))
 
 
@@ -86,10 +87,10 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings) -> rpc.Server:
+def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings, requests: log.Requests) -> rpc.Server:
     import _http2  # noqa: PLC0415 (it is in the image only)
 
-    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline)
+    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline, requests=requests)
     limits = Limits(message=settings.max_body, held=settings.queue_size, connections=settings.connections)
     return rpc.Server(Served(http2=_http2, limits=limits, unary=services.unary, streaming=services.streaming))
 
@@ -143,7 +144,7 @@ async def _serve(
 
     def stop() -> None:
         server.should_exit = True
-        grpc.stop(_LONGEST_DRAIN_SECONDS)
+        grpc.stop(settings.drain)
 
     _handle_signals(loop, on_signal)
     scheduler.prepared.add_done_callback(lambda done: loop.call_soon_threadsafe(on_prepared, done))

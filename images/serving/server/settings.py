@@ -13,6 +13,8 @@ Choice = TypeVar("Choice", bound=str)
 
 _MEBIBYTE = 2**20
 _DAY_MS = 86_400_000
+# After the last answer the model's threads end, and the process; nobody is served in less than the second one.
+_ENDING_SECONDS, _LEAST_DRAIN_SECONDS = 1.5, 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,8 +28,9 @@ class Settings:
     may be held (TORCHYARD_QUEUE_MIB [128, at least one body]). How long a request may take in seconds
     (TORCHYARD_DEADLINE_MS [None: as long as it takes]), and a run of the model before the server counts as stuck
     (TORCHYARD_STUCK_SECONDS [60]). How long load balancers are given after SIGTERM to see that this server is not ready
-    (TORCHYARD_GRACE_MS [500]). Open connections (TORCHYARD_CONNECTIONS [1024]). How long a request takes that the log
-    tells about (TORCHYARD_SLOW_MS [1000]), and the least level that it tells (TORCHYARD_LOG_LEVEL [info]).
+    (TORCHYARD_GRACE_MS [500]), and until the process is killed (TORCHYARD_STOP_SECONDS [10, as `docker stop`]): `drain`
+    is what that leaves for accepted requests. Open connections (TORCHYARD_CONNECTIONS [1024]). How long a request takes
+    that the log tells about (TORCHYARD_SLOW_MS [1000]), and the least level that it tells (TORCHYARD_LOG_LEVEL [info]).
     """
 
     threads: int
@@ -40,6 +43,7 @@ class Settings:
     deadline: float | None
     stuck: float
     grace: float
+    drain: float
     connections: int
     slow: float
     log_level: Level
@@ -56,6 +60,14 @@ def read(environment: Mapping[str, str]) -> Settings:
         return _number(environment, f"TORCHYARD_{name}", default=default, most=most)
 
     max_body = number("MAX_BODY_MIB", 64, 2048) * _MEBIBYTE
+    grace, stop = number("GRACE_MS", 500, _DAY_MS) / 1e3, number("STOP_SECONDS", 10, _DAY_MS)
+    drain = stop - grace - _ENDING_SECONDS
+    if drain < _LEAST_DRAIN_SECONDS:
+        raise SettingsError(
+            f"TORCHYARD_GRACE_MS is {1e3 * grace:.0f} and TORCHYARD_STOP_SECONDS {stop}: at least "
+            f"{grace + _ENDING_SECONDS + _LEAST_DRAIN_SECONDS:g} seconds are needed to answer what was accepted. Give "
+            "the container as much time to stop and say so, or load balancers less."
+        )
     return Settings(
         threads=number("THREADS", cgroup.threads(), 1024),
         instances=number("INSTANCES", 0, 1024) or None,
@@ -66,7 +78,8 @@ def read(environment: Mapping[str, str]) -> Settings:
         queue_size=max(max_body, number("QUEUE_MIB", 128, 65_536) * _MEBIBYTE),
         deadline=number("DEADLINE_MS", 0, _DAY_MS) / 1e3 or None,
         stuck=number("STUCK_SECONDS", 60, _DAY_MS),
-        grace=number("GRACE_MS", 500, _DAY_MS) / 1e3,
+        grace=grace,
+        drain=drain,
         connections=number("CONNECTIONS", 1024, 1_000_000),
         slow=number("SLOW_MS", 1000, _DAY_MS) / 1e3,
         log_level=_choice(environment, "TORCHYARD_LOG_LEVEL", LEVELS, "info"),

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 import h2.config
 import h2.connection
-import h2.errors
 import h2.events
 import h2.exceptions
 
@@ -45,6 +44,10 @@ class Session:
 
     @property
     def held(self) -> int:
+        return self._unfinished + sum(len(call.outgoing) for call in self._calls.values())
+
+    @property
+    def _unfinished(self) -> int:
         return sum(len(call.buffered) for call in self._calls.values() if not call.ignored)
 
     def receive(self, data: Bytes, /) -> list[Event]:
@@ -115,7 +118,8 @@ class Session:
         number = event.stream_id or 0
         fields = dict(event.headers or [])
         if sum(len(name) + len(value) for name, value in fields.items()) > self._headers:
-            self._connection.reset_stream(number, h2.errors.ErrorCodes.INTERNAL_ERROR)
+            self._calls[number] = _Call()
+            self.close(number, "8", f"The metadata of a call: at most {self._headers} bytes are taken.")
             return
         self._calls[number] = _Call()
         names = (b":path", b":method", b"content-type", b"grpc-timeout", b"grpc-encoding")
@@ -124,7 +128,7 @@ class Session:
     def _messages_of(self, number: int, call: _Call, events: list[Event]) -> None:
         while len(call.buffered) >= 5 and not call.ignored:
             size = int.from_bytes(call.buffered[1:5], "big")
-            if size > self._message or size + self.held - len(call.buffered) > self._messages:
+            if size > self._message or size + self._unfinished - len(call.buffered) > self._messages:
                 call.ignored = True
                 events.append((http2.TOO_LARGE, number, size))
             elif len(call.buffered) < 5 + size:

@@ -21,6 +21,7 @@ def hold(module: Http2) -> None:
         _an_early_end_is_trailers_only,
         _a_reset_is_told,
         _large_headers_are_refused,
+        _answers_count_until_they_have_gone_out,
         _going_away,
         _what_is_not_http2_is_an_error,
         _a_broken_rule_ends_the_connection,
@@ -183,7 +184,30 @@ def _large_headers_are_refused(module: Http2) -> None:
     session, reader = _session(module)
     assert not _kinds(list(session.receive(client.headers(1, _PATH, ends=True, x_long="x" * 9000))), http2.OPENED)
     _pump(session, reader)
-    assert reader.answers[1].reset is not None
+    answer = reader.answers[1]
+    assert (answer.status, answer.ended) == (8, True)
+    assert "at most 8192 bytes are taken" in answer.headers["grpc-message"]
+    session.receive(client.call(3, _PATH, b"question"))
+    session.answer(3, b"answer")
+    _pump(session, reader)
+    assert reader.answers[3].messages == [b"answer"]
+
+
+def _answers_count_until_they_have_gone_out(module: Http2) -> None:
+    session, reader = _session(module)
+    for number in (1, 3):
+        session.receive(client.call(number, _PATH, b"question"))
+        session.answer(number, bytes(100_000))
+    _pump(session, reader)
+    waiting = 2 * 100_005 - 65_535
+    assert session.held == waiting, "the client's window is 65,535 bytes"
+    unsent = 100_005 - len(reader.answers[3].content) if 3 in reader.answers else 100_005
+    session.receive(client.frame(client.RST_STREAM, 0, 3, (8).to_bytes(4, "big")))
+    assert session.held == waiting - unsent
+    for stream in (0, 1):
+        session.receive(client.frame(client.WINDOW_UPDATE, 0, stream, (2**20).to_bytes(4, "big")))
+    _pump(session, reader)
+    assert (session.held, reader.answers[1].messages) == (0, [bytes(100_000)])
 
 
 def _going_away(module: Http2) -> None:

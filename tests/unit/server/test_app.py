@@ -3,9 +3,11 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import log
+from server.http import app as app_module
+from server.http import routes
 from server.http.app import App
 from server.http.body import Bodies
+from server.http.elsewhere import Elsewhere
 from server.inference.statistics import Executions, Statistics, Tally
 from server.model import contract
 from server.model.answers import Answer
@@ -70,7 +75,8 @@ def _app(
     engine = FakeEngine()
     model = engine.load(str(folder / "model.pt"), optimize=True)
     here = Here(ServedModel(contract=described, engine=engine, model=model), refusal)
-    app = App(described, here, bodies=Bodies(largest=MAX_BODY, most=2 * MAX_BODY), deadline=deadline, slow=slow)
+    bodies = Bodies(largest=MAX_BODY, most=2 * MAX_BODY)
+    app = App(described, here, bodies=bodies, deadline=deadline, requests=log.Requests(slow))
     app.state = "ready"
     return app
 
@@ -360,6 +366,7 @@ def test_openapi_states_what_the_model_takes(app: App) -> None:
     (tensor,) = document["components"]["schemas"]["Request"]["properties"]["inputs"]["items"]["oneOf"]
     assert tensor["properties"]["datatype"] == {"const": "FP32"}
     assert tensor["properties"]["shape"]["prefixItems"] == [{"type": "integer", "minimum": 0}, {"const": 3}]
+    assert set(document["paths"]) == {path for path, _ in routes._routes(app._contract, Statistics())}
     for path, operations in document["paths"].items():
         for method in operations:
             reply = _call(app, method.upper(), path, b"{}")
@@ -543,3 +550,77 @@ def test_what_a_body_becomes_is_held_too(app: App) -> None:
     app._bodies.held = 0
     assert _post(app, body, headers=[(b"content-encoding", b"gzip")]).status == 200
     assert app._bodies.held == 0
+
+
+def _sending(app: App, body: bytes) -> tuple[list[int], list[dict[str, Any]]]:
+    """The bytes that are held at each message that the application sends for an inference, and these messages."""
+    held, sent = list[int](), list[dict[str, Any]]()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body}
+
+    async def send(message: dict[str, Any]) -> None:
+        held.append(app._bodies.held)
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
+    asyncio.run(app(scope, receive, send))
+    return held, sent
+
+
+def test_a_large_answer_counts_until_its_client_has_taken_it(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _sending(app, _json())[0] == [0, 0]
+    monkeypatch.setattr(app_module, "_LARGE_ANSWER", 50)
+    held, (start, *bodies) = _sending(app, _json())
+    size = int(dict(start["headers"])[b"content-length"])
+    assert held == [size] * 3
+    assert app._bodies.held == 0
+    # The second message is sent when the first one has been taken.
+    assert [(len(each.get("body", b"")), each.get("more_body", False)) for each in bodies] == [(size, True), (0, False)]
+
+
+def test_an_answer_for_which_there_is_no_room_is_a_503(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "_LARGE_ANSWER", 50)
+    body = _json()
+    app._bodies.hold(2 * MAX_BODY - len(body))
+    _, (start, _) = _sending(app, body)
+    assert start["status"] == 503
+    assert app._bodies.held == 2 * MAX_BODY - len(body)
+
+
+def test_a_client_that_leaves_before_it_has_taken_its_answer_holds_nothing(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_module, "_LARGE_ANSWER", 50)
+
+    async def leave() -> None:
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": _json()}
+
+        async def send(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                await asyncio.sleep(60)
+
+        scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
+        task = asyncio.ensure_future(app(scope, receive, send))
+        await asyncio.sleep(0.01)
+        assert app._bodies.held > 50
+        task.cancel()
+        await task
+
+    asyncio.run(leave())
+    assert app._bodies.held == 0
+
+
+def test_a_deadline_passes_while_large_json_waits_to_be_read(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(app_module, "LARGE", 10)
+    with ThreadPoolExecutor(1) as busy:
+        busy.submit(gate.wait, 10)
+        app._elsewhere = Elsewhere(app._contract, lambda: busy)
+        reply = _post(app, _json(), headers=[(b"x-envoy-expected-rq-timeout-ms", b"20")])
+        gate.set()
+    assert (reply.status, reply.json["error"]) == (504, "The request's deadline passed before it was read.")
+    statistics = app._inference.statistics
+    assert (statistics.expired, statistics.fail.count) == (1, 1)
+    assert statistics.fail.ns >= 20e6

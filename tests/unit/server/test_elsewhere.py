@@ -15,7 +15,9 @@ import pytest
 from server.http import elsewhere
 from server.http.elsewhere import Elsewhere
 from server.model import contract
-from server.protocol.request import Request
+from server.model.answers import Answer
+from server.protocol.request import Request, Requested
+from server.protocol.response import Response
 from server.refusal import Refusal
 from tests.unit.server import models
 
@@ -60,6 +62,51 @@ def test_a_refusal_comes_back(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match=r"data: shape \[1, 3\] takes 3 values, got 2") as refused:
         _parse(tmp_path, _body(data=[1, 2]), Pickling(1))
     assert refused.value.status == 400
+
+
+def _render(
+    folder: Path, content: bytes, shape: tuple[int, ...], *executors: Executor, binary: bool = False
+) -> Response:
+    described, waiting = contract.read(models.write(folder)), iter(executors)
+    request = Request(id="7", parameters={}, inputs=(), outputs=(Requested(name="y", binary=binary),))
+    answers = [Answer(tensor=described.outputs[0], shape=shape, content=memoryview(content))]
+    return asyncio.run(Elsewhere(described, lambda: next(waiting)).render(request, answers))
+
+
+def test_an_answer_comes_back(tmp_path: Path) -> None:
+    rendered = _render(tmp_path, np.array([[1, 2, 3]], np.float32).tobytes(), (1, 3), Pickling(1))
+    answer = json.loads(rendered.body)
+    assert (answer["id"], answer["outputs"][0]["data"]) == ("7", [1, 2, 3])
+    assert rendered.header_length is None
+
+
+def test_an_answer_that_json_cannot_say_is_a_406(tmp_path: Path) -> None:
+    content = np.array([[1, np.nan, 3]], np.float32).tobytes()
+    with pytest.raises(Refusal, match=r"outputs \(y.data\[1\]\): the model answered nan") as refused:
+        _render(tmp_path, content, (1, 3), Pickling(1))
+    assert refused.value.status == 406
+    with pytest.raises(Refusal, match="as JSON they take more memory than this server has") as refused:
+        _render(tmp_path, content, (1, 3), Broken(1))
+    assert refused.value.status == 406
+
+
+def test_what_is_large_does_not_wait_for_what_is_larger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "_LARGER", 150)
+    held = Counting()
+    waiting = iter([held, Pickling(1)])
+    parser = Elsewhere(contract.read(models.write(tmp_path)), lambda: next(waiting))
+    assert len(_body()) < 150
+
+    async def both() -> Request:
+        larger = asyncio.ensure_future(parser.parse(_body(padding="x" * 100), None))
+        await asyncio.sleep(0.01)
+        request = await asyncio.wait_for(parser.parse(_body(), None), 5)
+        assert not larger.done()
+        held.gate.set()
+        await larger
+        return request
+
+    assert asyncio.run(both()).id == "7"
 
 
 def test_too_little_memory_is_a_413(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

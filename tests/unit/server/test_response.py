@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.model.answers import Answer
+from server.protocol import response
 from server.protocol.request import Request, Requested
 from server.protocol.response import render
 from server.refusal import Refusal
@@ -77,3 +78,17 @@ def test_what_json_cannot_say_is_refused_and_binary_says_it(value: float, shown:
 def test_json_is_exact(y: list[float]) -> None:
     head = json.loads(render(CONTRACT, _wanted(y=False), _answers(y)).body)
     assert np.array(head["outputs"][0]["data"], np.float32).tobytes() == np.array(y, np.float32).tobytes()
+
+
+@pytest.mark.parametrize("count", [0, 3, 6])
+def test_many_elements_are_written_part_by_part(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(response, "_TOGETHER", 4)
+    values = [float(value) for value in range(count)]
+    (output,) = json.loads(render(CONTRACT, _wanted(y=False), _answers(values)).body)["outputs"]
+    assert output["data"] == values
+
+
+def test_an_element_of_a_later_part_is_named_by_its_place_among_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(response, "_TOGETHER", 4)
+    with pytest.raises(Refusal, match=r"outputs \(y.data\[5\]\): the model answered nan"):
+        render(CONTRACT, _wanted(y=False), _answers([1, 2, 3, 4, 5, math.nan]))

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import threading
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.grpc import rpc_connection
+from server import log
+from server.grpc import protobuf, rpc_connection, service
 from server.grpc.messages import Messages
 from server.grpc.rpc import Server
 from server.grpc.rpc_connection import Connection, Limits, Served
@@ -23,6 +25,7 @@ from server.http.app import State
 from server.inference.statistics import Statistics
 from server.model import contract
 from server.model.answers import Answer
+from server.model.contract import Contract
 from server.model.datatypes import DATATYPES, encode
 from server.model.engine import Input
 from server.model.served import ServedModel
@@ -34,6 +37,7 @@ SERVICE = "/inference.GRPCInferenceService"
 INFER = f"{SERVICE}/ModelInfer"
 MESSAGE = 4096
 X = np.array([1, 2, 3], np.float32)
+TENSOR = {"name": "x", "datatype": "FP32", "shape": [1, 3]}
 
 
 @dataclass
@@ -101,8 +105,8 @@ class Stage:
         connection.data_received(grpc_frames.PREFACE)
         return connection, transport
 
-    def play(self, *said: bytes, turns: int = 20) -> grpc_frames.Reader:
-        """Says these bytes on a new connection and lets the loop turn until all is answered."""
+    def play(self, *said: bytes, turns: int = 20, seconds: float = 0) -> grpc_frames.Reader:
+        """Says these bytes on a new connection and lets the loop turn, for so many seconds at least."""
 
         self.reader = grpc_frames.Reader()
 
@@ -111,7 +115,7 @@ class Stage:
             for each in said:
                 connection.data_received(each)
             for _ in range(turns):
-                await asyncio.sleep(0)
+                await asyncio.sleep(seconds / turns)
             connection.connection_lost(None)
 
         asyncio.run(played())
@@ -131,8 +135,7 @@ class Stage:
 
     def request(self, **fields: Any) -> bytes:
         """A ModelInferRequest of one row in raw contents, or what `fields` say instead."""
-        tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3]}
-        whole = {"model_name": "tiny", "inputs": [tensor], "raw_input_contents": [X.tobytes()], **fields}
+        whole = {"model_name": "tiny", "inputs": [TENSOR], "raw_input_contents": [X.tobytes()], **fields}
         content: bytes = self.messages.get("inference.ModelInferRequest")(**whole).SerializeToString()
         return content
 
@@ -147,7 +150,14 @@ Make = Callable[..., Stage]
 
 @pytest.fixture
 def make(tmp_path: Path, protocols: Messages) -> Make:
-    def made(behaviour: str = "double", *, deadline: float | None = None, held: int = 10**6, **changes: Any) -> Stage:
+    def made(
+        behaviour: str = "double",
+        *,
+        deadline: float | None = None,
+        held: int = 10**6,
+        slow: float = 60,
+        **changes: Any,
+    ) -> Stage:
         described = contract.read(models.write(tmp_path / "model", behaviour=behaviour, **changes))
         engine = FakeEngine()
         model = engine.load(str(tmp_path / "model" / "model.pt"), optimize=True)
@@ -156,7 +166,8 @@ def make(tmp_path: Path, protocols: Messages) -> Make:
             http2=fake_http2, limits=Limits(message=MESSAGE, held=held, connections=2), unary={}, streaming={}
         )
         stage = Stage(inference, protocols, served)
-        services = Services(described, inference, protocols, server=stage, deadline=deadline)
+        requests = log.Requests(slow)
+        services = Services(described, inference, protocols, server=stage, deadline=deadline, requests=requests)
         served.unary, served.streaming = services.unary, services.streaming
         return stage
 
@@ -358,6 +369,55 @@ def test_refusals_have_their_codes(stage: Stage, refusal: Refusal, code: Code) -
     assert (answer.status, answer.headers["grpc-message"]) == (code, str(refusal))
 
 
+def test_the_log_tells_of_calls_by_their_id(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = make(slow=0)
+    stage.ask("ModelInfer", model_name="tiny", id="7", inputs=[TENSOR], raw_input_contents=[X.tobytes()])
+    (line,) = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (line["event"], line["level"], line["id"], line["status"]) == ("slow-request", "warning", "7", "OK")
+    assert line["path"] == INFER
+    log.set_level("debug")
+    try:
+        stage = make()
+        stage.call(INFER, stage.request(id="8", raw_input_contents=[b"short"]))
+        stage.ask("ServerLive")
+    finally:
+        log.set_level("info")
+    refused, live = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (refused["event"], refused["id"], refused["status"]) == ("request", "8", "INVALID_ARGUMENT")
+    assert (live["path"], live["id"], live["status"]) == (f"{SERVICE}/ServerLive", None, "OK")
+
+
+def test_large_typed_contents_are_read_and_written_beside_the_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, threads = make(), list[str]()
+    monkeypatch.setattr(service, "_LARGE", 64)
+    monkeypatch.setattr(protobuf, "_TOGETHER", 4)
+
+    def seen(contract: Contract, message: Any, raw: Sequence[memoryview]) -> protobuf.Request:
+        threads.append(threading.current_thread().name)
+        return parse(contract, message, raw)
+
+    parse = protobuf.parse
+    monkeypatch.setattr(protobuf, "parse", seen)
+    values = list(map(float, range(30)))
+    tensor = {**TENSOR, "shape": [10, 3], "contents": {"fp32_contents": values}}
+    content = stage.request(inputs=[tensor], raw_input_contents=[])
+    answer = stage.play(grpc_frames.call(1, INFER, content), seconds=0.2).answers[1]
+    assert list(stage.response(answer).outputs[0].contents.fp32_contents) == [2 * value for value in values]
+    assert threads == ["typed-contents_0"]
+
+
+def test_an_element_that_does_not_fit_is_named_by_its_place_among_all(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protobuf, "_TOGETHER", 4)
+    tensor = {"name": "x", "datatype": "INT8", "shape": [-1, 3]}
+    stage = make(inputs=[tensor], outputs=[{**tensor, "name": "y"}])
+    wrong = {"name": "x", "datatype": "INT8", "shape": [3, 3], "contents": {"int_contents": [*range(8), 200]}}
+    answer = stage.call(INFER, stage.request(inputs=[wrong], raw_input_contents=[]))
+    assert answer.status == Code.INVALID_ARGUMENT
+    assert "inputs[0] (x).contents[8]: INT8 takes -128 to 127, got 200" in answer.headers["grpc-message"]
+
+
 def test_a_bug_is_internal_and_in_the_log(stage: Stage, capsys: pytest.CaptureFixture[str]) -> None:
     stage.inference.raises = ZeroDivisionError("no such luck")
     answer = stage.call(INFER, stage.request())
@@ -525,6 +585,34 @@ def test_a_whole_message_counts_until_its_call_is_answered(make: Make) -> None:
         assert stage.served.held == 0
 
     asyncio.run(many())
+
+
+def test_answers_that_nobody_reads_count_and_further_ones_are_refused(make: Make) -> None:
+    stage = make(held=20_000)
+    rows = np.ones((300, 3), np.float32)
+    asked = stage.request(
+        inputs=[{"name": "x", "datatype": "FP32", "shape": list(rows.shape)}], raw_input_contents=[rows.tobytes()]
+    )
+
+    async def unread() -> None:
+        connection = stage.connect()[0]
+        for number in range(1, 61, 2):
+            connection.data_received(grpc_frames.call(number, INFER, asked))
+            await asyncio.sleep(0.001)
+            assert stage.served.held <= 20_000
+        # What the client's window of 65,535 bytes takes has gone out, and the refusals wait behind it.
+        assert stage.served.held > 20_000 - 2 * rows.nbytes
+        for stream in (0, *range(1, 61, 2)):
+            connection.data_received(
+                grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, stream, (2**20).to_bytes(4, "big"))
+            )
+        assert stage.served.held == 0
+        connection.connection_lost(None)
+
+    asyncio.run(unread())
+    statuses = [answer.status for answer in stage.reader.answers.values()]
+    assert len(statuses) == 30
+    assert set(statuses) == {Code.OK, Code.RESOURCE_EXHAUSTED}
 
 
 def test_a_message_counts_as_large_as_it_becomes(make: Make) -> None:

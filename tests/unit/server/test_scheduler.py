@@ -397,6 +397,38 @@ def test_a_request_past_its_deadline_is_a_504_and_not_run(tmp_path: Path) -> Non
     _run(tmp_path, work)
 
 
+def test_what_ends_while_the_model_runs_it_is_counted_once(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        statistics = bench.scheduler.statistics
+        expiring = asyncio.ensure_future(bench.scheduler.answer(_rows(1), deadline=time.monotonic() + 0.02))
+        await asyncio.to_thread(bench.model.started.wait, 10)
+        with pytest.raises(Refusal, match="deadline passed"):
+            await expiring
+        well, unlucky = (asyncio.ensure_future(bench.scheduler.answer(_rows(value))) for value in (2, 13))
+        while len(bench.model.threads) < 2:
+            bench.model.gate.set()
+            await asyncio.sleep(0.001)
+        with pytest.raises(ModelFailed):
+            await unlucky
+        assert _values(await well) == [4]
+        # One expired and one failed; the other one of the batch did well.
+        assert (statistics.fail.count, statistics.expired) == (2, 1)
+        assert [each.count for each in (statistics.success, statistics.queue, statistics.compute_infer)] == [1, 1, 1]
+        bench.model.gate.clear()
+        bench.model.started.clear()
+        leaving = asyncio.ensure_future(bench.scheduler.answer(_rows(3)))
+        await asyncio.to_thread(bench.model.started.wait, 10)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        bench.model.gate.set()
+        assert _values(await bench.scheduler.answer(_rows(4))) == [8]
+        assert (statistics.success.count, statistics.fail.count, statistics.cancelled) == (2, 2, 1)
+        # The batch that failed was tried again one by one.
+        assert statistics.executions == len(bench.model.threads) - 1
+
+    _run(tmp_path, work)
+
+
 def test_a_run_that_does_not_end_is_seen_and_stop_does_not_wait_for_it(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         assert bench.scheduler.busy_seconds() == 0

@@ -40,6 +40,22 @@ def test_the_queue_has_room_for_the_largest_body() -> None:
     assert chosen.queue_size == chosen.max_body == 500 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("grace", "stop", "drain"), [("", "", 8.0), ("5000", "", 3.5), ("15000", "60", 43.5), ("500", "3", 1.0)]
+)
+def test_accepted_requests_have_what_is_left_until_the_process_is_killed(grace: str, stop: str, drain: float) -> None:
+    chosen = settings.read({"TORCHYARD_GRACE_MS": grace, "TORCHYARD_STOP_SECONDS": stop})
+    assert chosen.drain == drain
+
+
+@pytest.mark.parametrize(
+    ("grace", "stop", "least"), [("7501", "", "10.001"), ("500", "2", "3"), ("60000", "30", "62.5")]
+)
+def test_time_to_stop_that_leaves_none_for_requests_is_refused(grace: str, stop: str, least: str) -> None:
+    with pytest.raises(SettingsError, match=rf"at least {least} seconds are needed to answer what was accepted"):
+        settings.read({"TORCHYARD_GRACE_MS": grace, "TORCHYARD_STOP_SECONDS": stop})
+
+
 def test_an_unknown_level_is_refused() -> None:
     assert settings.read({"TORCHYARD_LOG_LEVEL": "debug"}).log_level == "debug"
     with pytest.raises(SettingsError, match="TORCHYARD_LOG_LEVEL is 'loud'; it must be one of error, warning, info"):

@@ -59,13 +59,13 @@ def seconds(timeout: bytes) -> float:
     return int(found[1]) * _UNITS[found[2]]
 
 
-def failure(error: Exception) -> Failed:
-    """How a call ends that raised; what was not meant to happen is logged."""
+def failure(error: Exception, **fields: object) -> Failed:
+    """How a call ends that raised; what was not meant to happen is logged, with `fields`."""
     if isinstance(error, Failed):
         return error
     if isinstance(error, Refusal):
         return failed(error)
-    log.crash("request-failed", error)
+    log.crash("request-failed", error, **fields)
     if isinstance(error, MemoryError):
         return Failed(Code.RESOURCE_EXHAUSTED, "The server has not the memory for this request.")
     return Failed(Code.INTERNAL, "The server failed at this request; its log says why.")

@@ -35,7 +35,7 @@ class Session(Protocol):
 
     @property
     def held(self) -> int:
-        """The bytes that have come of messages that are not complete."""
+        """The bytes that have come of messages that are not complete, and those of answers that have not gone out."""
         ...
 
     def receive(self, data: Bytes, /) -> Sequence[Event]:
@@ -77,5 +77,8 @@ class Http2(Protocol):
 
     @property
     def Session(self) -> Callable[..., Session]:  # noqa: N802 (a class of the module)
-        """Takes `calls` at once, bytes of one `message`, of all unfinished `messages` and of a call's `headers`."""
+        """Takes `calls` at once, bytes of one `message`, of all unfinished `messages` and of a call's `headers`.
+
+        A call with more headers is ended without an event, with RESOURCE_EXHAUSTED.
+        """
         ...

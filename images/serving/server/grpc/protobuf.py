@@ -3,6 +3,7 @@
 https://github.com/kserve/open-inference-protocol/blob/main/specification/protocol/inference_grpc.md
 """
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _FIELDS = {
     "FP64": "fp64_contents",
     "BYTES": "bytes_contents",
 }
+# Elements at a time: one call into C keeps the GIL until it is done.
+_TOGETHER = 2**16
 # Extensions that change what a tensor is; taking no notice of them would answer something else than was asked for.
 _UNKNOWN = ("shared_memory_region", "classification")
 
@@ -103,20 +106,24 @@ def _typed(field: str, contents: Any, tensor: Tensor, shape: tuple[int, ...]) ->
     for described, _ in contents.ListFields():
         if described.name != expected:
             raise Refusal(400, f"{field}: {datatype.name} takes {expected}, got {described.name}.")
-    values = list(getattr(contents, expected))
+    values = getattr(contents, expected)
     if datatype.kind == "string":
-        values = _texts(field, values)
-    elif datatype.kind == "number" and len(values) == _count(shape):
-        # NaN and infinity are values as good as any, other than in JSON.
-        return memoryview(array(datatype.code, values)).cast("B")
-    return to_bytes(field, values, datatype, shape)
-
-
-def _count(shape: tuple[int, ...]) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count
+        return to_bytes(field, _texts(field, values), datatype, shape)
+    if len(values) != math.prod(shape):
+        return to_bytes(field, list(values), datatype, shape)
+    content = bytearray()
+    for at in range(0, len(values), _TOGETHER):
+        part = values[at : at + _TOGETHER]
+        if datatype.kind == "number":
+            # NaN and infinity are values as good as any, other than in JSON.
+            content += memoryview(array(datatype.code, part)).cast("B")
+            continue
+        try:
+            content += to_bytes(field, part, datatype, (len(part),))
+        except Refusal:
+            # Said once more, so that it names the element by its place among all of them.
+            return to_bytes(field, list(values), datatype, shape)
+    return content
 
 
 def _texts(field: str, values: Sequence[bytes]) -> list[str]:
@@ -176,6 +183,8 @@ class Renderer:
                 texts = strings.decode(answer.content)
                 output.contents.bytes_contents.extend(text.encode() for text in texts)
             else:
-                getattr(output.contents, _FIELDS[datatype.name]).extend(decode(datatype, answer.content))
+                contents, step = getattr(output.contents, _FIELDS[datatype.name]), _TOGETHER * datatype.size
+                for at in range(0, len(answer.content), step):
+                    contents.extend(decode(datatype, answer.content[at : at + step]))
         content: bytes = response.SerializeToString()
         return content

@@ -109,7 +109,7 @@ class Connection(asyncio.Protocol):
             log.crash("grpc-out-of-memory", error)
             self.abort()
             return
-        self._count(self._session.held)
+        self._recount()
         if self._served.held > self._served.limits.held:
             self._end_unfinished()
         self._flush()
@@ -155,16 +155,24 @@ class Connection(asyncio.Protocol):
         self._served.held += held - self._held
         self._held = held
 
+    def _recount(self) -> None:
+        self._count(self._session.held)
+
     def _end_unfinished(self) -> None:
         for call in tuple(self._calls.values()):
             if not call.ended:
                 self._fail(call, self._full())
-        self._count(self._session.held)
+        self._recount()
+
+    def _refuse_when_full(self, answer: bytes) -> None:
+        """Raises Failed where there is no room for an answer, which counts until its client has taken it."""
+        if self._served.held + len(answer) > self._served.limits.held:
+            raise self._full()
 
     def _hold(self, call: Call, size: int) -> None:
         """Counts a whole message of a call until that is answered. Raises Failed where there is no room for it."""
         # Its bytes are none of an unfinished one any more.
-        self._count(self._session.held)
+        self._recount()
         call.held += size
         self._served.held += size
         if self._served.held > self._served.limits.held:
@@ -274,6 +282,7 @@ class Connection(asyncio.Protocol):
         try:
             if not call.encoding:
                 answer = await call.unary(message, call.deadline)
+                self._refuse_when_full(answer)
                 # The client may have gone while the model ran.
                 if call.number in self._calls:
                     self._session.answer(call.number, answer)
@@ -283,6 +292,7 @@ class Connection(asyncio.Protocol):
                 message = await inflated("the message", encoding, message, most=most)
                 self._hold(call, len(message))
                 answer = await call.unary(message, call.deadline)
+                self._refuse_when_full(answer)
                 if len(answer) >= SMALLEST:
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
                 else:
@@ -342,6 +352,9 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         while self._transport is not None and self._writable and (data := self._session.outgoing()):
             self._transport.write(data)
+        # Nothing is left of a connection that is lost.
+        if self._transport is not None:
+            self._recount()
         if self._session.over:
             self.close()
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.json_format import ParseDict
@@ -11,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from server import log
 from server.grpc import protobuf
-from server.grpc.calls import Streaming, Unary
+from server.grpc.calls import Streaming, Unary, failure
 from server.grpc.messages import Messages
 from server.grpc.status import Code, Failed
 from server.grpc.unpacked import unpacked
@@ -28,8 +30,24 @@ _REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 _WATCH_SECONDS = 0.2
 # A request that is no inference says little.
 _LARGEST = 2**16
+# Typed contents that take longer than some milliseconds, element by element; one after the other, since each becomes
+# many times as large.
+_LARGE = 2**17
+_BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="typed-contents")
+_Made = TypeVar("_Made")
 # From a request to what protobuf's JSON mapping makes the response of.
 _Tell: TypeAlias = Callable[[Any], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class _Call:
+    """When its client stops to wait, in seconds of time.monotonic(), and its client's name for it, once it is read."""
+
+    deadline: float | None
+    id: str | None = None
+
+
+_Method: TypeAlias = Callable[[bytes, _Call], Awaitable[bytes]]
 
 
 class Stateful(Protocol):
@@ -57,14 +75,16 @@ class Services:
         *,
         server: Stateful,
         deadline: float | None = None,
+        requests: log.Requests | None = None,
     ) -> None:
-        """A request may take `deadline` seconds, or less where its client says so."""
+        """A request may take `deadline` seconds, or less where its client says so; `requests` tells of all."""
         self._contract = contract
         self._inference = inference
         self._messages = messages
         self._server = server
         self._statistics = inference.statistics
         self._deadline = deadline
+        self._requests = requests or log.Requests()
         self._renderer = protobuf.Renderer(contract, messages)
         self._request = messages.get("inference.ModelInferRequest")
 
@@ -85,9 +105,10 @@ class Services:
             "RepositoryModelLoad": _read_only,
             "RepositoryModelUnload": _read_only,
         }
-        paths = {f"/{_SERVICE}/{name}".encode(): self._telling(_SERVICE, name, tell) for name, tell in told.items()}
-        paths[f"/{_HEALTH}/Check".encode()] = self._telling(_HEALTH, "Check", self._check)
-        return {**paths, f"/{_SERVICE}/ModelInfer".encode(): self._infer}
+        methods = {f"/{_SERVICE}/{name}": self._telling(_SERVICE, name, tell) for name, tell in told.items()}
+        methods[f"/{_HEALTH}/Check"] = self._telling(_HEALTH, "Check", self._check)
+        methods[f"/{_SERVICE}/ModelInfer"] = self._infer
+        return {path.encode(): self._told(path, method) for path, method in methods.items()}
 
     @property
     def streaming(self) -> Mapping[bytes, Streaming]:
@@ -103,12 +124,31 @@ class Services:
     def _ready(self) -> bool:
         return self._server.state == "ready" and not self._server.stuck
 
-    def _telling(self, service: str, name: str, tell: _Tell) -> Unary:
+    def _told(self, path: str, method: _Method) -> Unary:
+        """A method of which the log tells."""
+
+        async def answer(content: bytes, deadline: float | None) -> bytes:
+            call, code = _Call(deadline), Code.CANCELLED
+            began = time.monotonic()
+            try:
+                answered = await method(content, call)
+                code = Code.OK
+            except Exception as error:
+                failed = failure(error, id=call.id)
+                code = failed.code
+                raise failed from error
+            finally:
+                self._requests.tell(path, call.id, code.name, time.monotonic() - began)
+            return answered
+
+        return answer
+
+    def _telling(self, service: str, name: str, tell: _Tell) -> _Method:
         method = self._messages.pool.FindServiceByName(service).FindMethodByName(name)
         request = self._messages.get(method.input_type.full_name)
         response = self._messages.get(method.output_type.full_name)
 
-        async def answer(content: bytes, _: float | None) -> bytes:
+        async def answer(content: bytes, _: _Call) -> bytes:
             if len(content) > _LARGEST:
                 raise Refusal(413, f"the message: at most {_LARGEST} bytes are taken, got {len(content)}.")
             told: bytes = ParseDict(tell(_parsed(request, content)), response()).SerializeToString()
@@ -132,23 +172,28 @@ class Services:
             told = f"Model {name!r} has no version {version[:200]!r}; this server has {contract.version!r}."
             raise Refusal(404, told)
 
-    async def _infer(self, content: bytes, deadline: float | None) -> bytes:
+    async def _infer(self, content: bytes, call: _Call) -> bytes:
         rest, raw = unpacked(content)
-        message = _parsed(self._request, rest)
-        self._refuse_others(message.model_name, message.model_version)
-        if self._server.state == "loading":
-            raise Refusal(503, f"Model {self._contract.name!r} is loading; ask again when ServerReady says so.")
-        request = protobuf.parse(self._contract, message, raw)
+        request = await _beside(len(rest), self._read, rest, raw, call)
         bounds = [time.monotonic() + each for each in (self._deadline, request.seconds) if each is not None]
-        deadline = min(bounds + ([] if deadline is None else [deadline]), default=None)
+        deadline = min(bounds + ([] if call.deadline is None else [call.deadline]), default=None)
         try:
             answers = await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
-            log.event("model-failed", level="error", id=message.id, error=str(error))
+            log.event("model-failed", level="error", id=call.id, error=str(error))
             # torch's message begins with the model's source code, which is for the log only.
             told = f"The model failed at this request: {str(error).strip().splitlines()[-1]}"
             raise Refusal(500, told) from error
-        return self._renderer.render(request, answers)
+        typed = 0 if request.raw else sum(len(answer.content) for answer in answers)
+        return await _beside(typed, self._renderer.render, request, answers)
+
+    def _read(self, rest: bytes, raw: Sequence[memoryview], call: _Call) -> protobuf.Request:
+        message = _parsed(self._request, rest)
+        call.id = message.id
+        self._refuse_others(message.model_name, message.model_version)
+        if self._server.state == "loading":
+            raise Refusal(503, f"Model {self._contract.name!r} is loading; ask again when ServerReady says so.")
+        return protobuf.parse(self._contract, message, raw)
 
     def _index(self, request: Any) -> dict[str, Any]:
         return {"models": describing.index(self._contract, self._server.state, ready=request.ready)}
@@ -205,6 +250,13 @@ class Services:
     def _file(self, kind: str, name: str) -> FileDescriptor:
         pool = self._messages.pool
         return pool.FindFileByName(name) if kind == "file_by_filename" else pool.FindFileContainingSymbol(name)
+
+
+async def _beside(size: int, work: Callable[..., _Made], *arguments: Any) -> _Made:
+    """What `work` makes of tensors of so many bytes, which the event loop does not wait for where they are many."""
+    if size <= _LARGE:
+        return work(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_BESIDE, work, *arguments)
 
 
 def _read_only(_: Any) -> dict[str, Any]:

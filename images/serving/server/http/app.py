@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from server import log
 from server.http.body import Bodies, Disconnected, Receive
-from server.http.elsewhere import LARGE, Elsewhere
+from server.http.elsewhere import LARGE, LARGE_ANSWER, Elsewhere
 from server.http.routes import Routes, as_json
 from server.inference.statistics import Statistics
 from server.model.answers import Answer, ModelFailed
@@ -29,7 +29,8 @@ _HEADER_LENGTH = b"inference-header-content-length"
 # How long a client waits, as Envoy tells, and with it the meshes that are built on it:
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_filters/router_filter
 _TIMEOUT = b"x-envoy-expected-rq-timeout-ms"
-_SLOW_SECONDS = 1.0
+# An answer that is larger counts until its client has taken it.
+_LARGE_ANSWER = 2**16
 # What is asked of the index is `{"ready": true}`.
 _LARGEST_QUESTION = 2**12
 _JSON: Header = (b"content-type", b"application/json")
@@ -63,13 +64,14 @@ class Reply:
 class _Told:
     """What the headers of an inference say: the length of the JSON before binary tensors, or None where the body has
     none, how the body is compressed and how the answer may be, and the seconds that its client waits. Beside that the
-    request's id, once it is known."""
+    request's id, once it is known, and the bytes of its answer that are held."""
 
     length: int | None = None
     encoding: Encoding | None = None
     accepted: Encoding | None = None
     seconds: float | None = None
     id: str | None = None
+    held: int = 0
 
 
 class App:
@@ -87,10 +89,10 @@ class App:
         bodies: Bodies,
         elsewhere: Elsewhere | None = None,
         deadline: float | None = None,
-        slow: float = float("inf"),
+        requests: log.Requests | None = None,
     ) -> None:
-        """Large JSON is parsed `elsewhere`. A request may take `deadline` seconds; the log tells of those that take
-        longer than `slow` seconds."""
+        """Large JSON is parsed and rendered `elsewhere`. A request may take `deadline` seconds; `requests` tells of
+        all."""
         self.state: State = "loading"
         self.stuck = False
         self._contract = contract
@@ -99,9 +101,7 @@ class App:
         self._bodies = bodies
         self._elsewhere = elsewhere
         self._deadline = deadline
-        self._slow = slow
-        self._slow_told = -_SLOW_SECONDS
-        self._slow_since = 0
+        self._requests = requests or log.Requests()
         self._routes = Routes(contract, inference.statistics)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
@@ -122,20 +122,16 @@ class App:
             close = ((b"connection", b"close"),)
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *close]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-        self._tell(scope["path"], told.id, reply.status, time.monotonic() - began)
-
-    def _tell(self, path: str, identity: str | None, status: int, seconds: float) -> None:
-        """Logs a request that was slow, one a second at most, since a server that is slow is so for everybody."""
-        fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
-        if seconds > self._slow:
-            self._slow_since += 1
-            now = time.monotonic()
-            if now - self._slow_told >= _SLOW_SECONDS:
-                log.event("slow-request", level="warning", slow_since_the_last=self._slow_since, **fields)
-                self._slow_told, self._slow_since = now, 0
-        elif log.tells("debug"):
-            log.event("request", level="debug", **fields)
+        try:
+            await send({"type": "http.response.body", "body": reply.body, "more_body": told.held > 0})
+            if told.held:
+                # Sending goes on when the client has taken what was sent before.
+                await send({"type": "http.response.body"})
+        except asyncio.CancelledError:
+            return
+        finally:
+            self._bodies.release(told.held)
+        self._requests.tell(scope["path"], told.id, reply.status, time.monotonic() - began)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
         route = self._routes.find(scope["method"], scope["path"])
@@ -167,20 +163,31 @@ class App:
                 body = await compression.inflated("the body", told.encoding, body, most=self._bodies.largest)
                 self._bodies.hold(len(body))
                 held += len(body)
-            large = (len(body) if told.length is None else told.length) > LARGE
-            if large and self._elsewhere:
-                request = await self._elsewhere.parse(body, told.length)
-            else:
-                request = self._parser.parse(body, told.length)
+            request = await self._parsed(body, began, told)
             told.id = request.id
-            reply = self._rendered(request, await self._answers(request, began, told))
-            return await _compressed(reply, told.accepted) if told.accepted else reply
+            reply = await self._rendered(request, await self._answers(request, began, told))
+            if told.accepted:
+                reply = await _compressed(reply, told.accepted)
         finally:
             self._bodies.release(held)
+        if len(reply.body) > _LARGE_ANSWER:
+            self._bodies.hold(len(reply.body))
+            told.held = len(reply.body)
+        return reply
+
+    async def _parsed(self, body: bytes, began: float, told: _Told) -> Request:
+        if self._elsewhere is None or (len(body) if told.length is None else told.length) <= LARGE:
+            return self._parser.parse(body, told.length)
+        deadline = _deadline(began, self._deadline, told.seconds)
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                return await self._elsewhere.parse(body, told.length)
+        except TimeoutError:
+            self._inference.statistics.expire(int(1e9 * began))
+            raise Refusal(504, "The request's deadline passed before it was read.") from None
 
     async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
-        bounds = [each for each in (self._deadline, told.seconds, request.seconds) if each is not None]
-        deadline = began + min(bounds) if bounds else None
+        deadline = _deadline(began, self._deadline, told.seconds, request.seconds)
         try:
             return await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
@@ -188,12 +195,20 @@ class App:
             # torch's message begins with the model's source code, which is for the log only.
             raise Refusal(500, f"The model failed at this request: {str(error).strip().splitlines()[-1]}") from error
 
-    def _rendered(self, request: Request, answers: Sequence[Answer]) -> Reply:
-        rendered = response.render(self._contract, request, answers)
+    async def _rendered(self, request: Request, answers: Sequence[Answer]) -> Reply:
+        if self._elsewhere is None or response.as_json(request, answers) <= LARGE_ANSWER:
+            rendered = response.render(self._contract, request, answers)
+        else:
+            rendered = await self._elsewhere.render(request, answers)
         if rendered.header_length is None:
             return Reply(200, rendered.body)
         binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))
         return Reply(200, rendered.body, binary)
+
+
+def _deadline(began: float, *seconds: float | None) -> float | None:
+    """When the shortest of these has passed, those that are not None; None where all are."""
+    return min((began + each for each in seconds if each is not None), default=None)
 
 
 async def _compressed(reply: Reply, encoding: Encoding) -> Reply:

@@ -10,10 +10,24 @@ _REF = "#/components/schemas/"
 _PARAMETERS = {"type": "object"}
 
 
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+_NUMBER = {"type": "integer", "minimum": 0}
+_ENCODING = {"type": "string", "enum": ["gzip", "deflate", "identity"]}
+_HEADERS = [
+    _header("Inference-Header-Content-Length", "How many bytes of JSON come before binary tensors", _NUMBER),
+    _header("Content-Encoding", "How the body is compressed", _ENCODING),
+]
+
+
 def document(contract: Contract) -> dict[str, Any]:
-    """The document. Binary tensors, which follow the JSON, are beyond what a schema can say."""
+    """The document. A schema cannot say how binary tensors follow the JSON; a description does."""
     paths: dict[str, Any] = {
         "/v2": {"get": _get("Server metadata", {"type": "object"})},
+        "/v2/": {"get": _get("Server metadata", {"type": "object"})},
+        "/openapi.json": {"get": _get("This document", {"type": "object"})},
         "/v2/health/live": {"get": _get("Whether the server lives", {"type": "object"})},
         "/v2/health/ready": {"get": _get("Whether the model is ready", {"type": "object"})},
         "/v2/models/stats": {"get": _get("Statistics", {"type": "object"})},
@@ -102,13 +116,27 @@ def _element(datatype: Datatype) -> dict[str, Any]:
     return {"type": datatype.kind, "minimum": datatype.least, "maximum": datatype.most}
 
 
+_BINARY = (
+    "The JSON, whose length the header Inference-Header-Content-Length says, and after it the bytes of the tensors "
+    "that have parameters.binary_data_size instead of data, in their order: "
+    "https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md"
+)
+
+
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+
+
 def _infer() -> dict[str, Any]:
-    body = {"required": True, "content": {"application/json": {"schema": {"$ref": f"{_REF}Request"}}}}
-    return {
-        "summary": "Inference",
-        "requestBody": body,
-        "responses": _answers("The outputs", {"$ref": f"{_REF}Response"}),
+    body = {
+        "required": True,
+        "description": f"JSON, or binary. {_BINARY}",
+        "content": {"application/json": {"schema": {"$ref": f"{_REF}Request"}}, "application/octet-stream": _BYTES},
     }
+    answers = _answers(
+        f"The outputs as JSON, or binary where that is asked for. {_BINARY}", {"$ref": f"{_REF}Response"}
+    )
+    answers["200"]["content"]["application/octet-stream"] = _BYTES
+    return {"summary": "Inference", "parameters": _HEADERS, "requestBody": body, "responses": answers}
 
 
 def _index() -> dict[str, Any]:

@@ -27,7 +27,7 @@ class Outgoing:
         elif self._head is None:
             self._head = data
         else:
-            if len(data) > _LARGEST:
+            if self._head and len(data) > _LARGEST:
                 self._transport.write(self._head)
             else:
                 data = self._head + data

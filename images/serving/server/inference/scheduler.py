@@ -179,19 +179,20 @@ class Scheduler:
 
     def _count(self, done: Done, now: int) -> None:
         statistics, seconds = self.statistics, (done.ended - done.started) / 1e9
-        jobs = len(done.jobs)
-        # A request that is run in parts is one when its last part is done.
-        whole = [job for job in done.jobs if not job.part]
         for job in done.jobs:
             job.seconds = seconds
-        self._seconds_each += _NEWEST * (seconds / jobs - self._seconds_each)
+        self._seconds_each += _NEWEST * (seconds / len(done.jobs) - self._seconds_each)
         statistics.executions += 1
+        # Those whose deadline passed meanwhile, or whose clients left, have been counted as such.
+        awaited = [job for job in done.jobs if not job.answers.done()]
+        # A request that is run in parts is one when its last part is done.
+        whole, jobs = [job for job in awaited if not job.part], len(awaited)
         if not isinstance(done.outcome, Run):
-            statistics.fail.add(now - done.jobs[0].arrived)
+            statistics.fail.add(sum(now - job.arrived for job in awaited), jobs)
             return
         ran, rows = done.outcome, sum(job.rows or 1 for job in done.jobs)
         statistics.success.add(sum(now - job.arrived for job in whole), len(whole))
-        statistics.queue.add(sum(done.started - job.arrived for job in done.jobs), len(whole))
+        statistics.queue.add(sum(done.started - job.arrived for job in awaited), len(whole))
         statistics.compute_input.add(ran.input_ns * jobs, len(whole))
         statistics.compute_infer.add(ran.infer_ns * jobs, len(whole))
         statistics.compute_output.add(ran.output_ns * jobs, len(whole))
@@ -219,6 +220,5 @@ class Scheduler:
         )
 
     def _expired(self, arrived: int) -> NoReturn:
-        self.statistics.expired += 1
-        self.statistics.fail.add(time.monotonic_ns() - arrived)
+        self.statistics.expire(arrived)
         raise Refusal(504, "The request's deadline passed before the model answered.")

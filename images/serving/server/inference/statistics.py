@@ -3,6 +3,7 @@
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_statistics.md
 """
 
+import time
 from dataclasses import MISSING, dataclass, field, fields
 
 
@@ -36,7 +37,7 @@ class Statistics:
     ran spent where, each with the whole time of its batch. `batches` is by the rows that ran together, `inferences` are
     rows and `executions` runs of the model. `queued` requests are waiting now. Of those that `fail` counts, `rejected`
     found the queue full and `expired` were past their deadline; `cancelled` requests, whose clients went away before
-    they ran, are in neither. `last_inference_ms` is in milliseconds since the epoch, 0 before the first.
+    they were answered, are in neither. `last_inference_ms` is in milliseconds since the epoch, 0 before the first.
     """
 
     success: Tally = field(default_factory=Tally)
@@ -59,6 +60,11 @@ class Statistics:
         self.success.add(ns)
         for each in (self.queue, self.compute_input, self.compute_infer, self.compute_output):
             each.add(0)
+
+    def expire(self, arrived: int) -> None:
+        """Counts a request in that came at `arrived`, in monotonic nanoseconds, and whose deadline has passed."""
+        self.expired += 1
+        self.fail.add(time.monotonic_ns() - arrived)
 
     def forget(self) -> None:
         """Starts to count anew."""

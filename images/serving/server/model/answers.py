@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from server.model import strings
 from server.model.contract import Contract, Tensor, Tolerance
 from server.model.datatypes import decode
-from server.model.engine import Output
+from server.model.engine import Bytes, Output
 from server.model.samples import Expected
 from server.model.strings import NotStrings
 
@@ -22,7 +22,7 @@ class Answer:
 
     tensor: Tensor
     shape: tuple[int, ...]
-    content: memoryview
+    content: Bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,9 @@ assert sys.byteorder == "little"
 class Datatype:
     """How a datatype is written: `size` bytes an element, `code` of struct and array, finite values `least` to `most`.
 
-    BF16 has no code: it is the upper half of an FP32. BYTES have neither code nor size: see `server.model.strings`.
+    What is between -`beyond` and `beyond` is rounded to one of them: the largest FP32 is commonly written 3.4028235e38,
+    which is a little more than it is. BF16 has no code: it is the upper half of an FP32. BYTES have neither code nor
+    size: see `server.model.strings`.
     """
 
     name: str
@@ -33,6 +35,11 @@ class Datatype:
     least: float
     most: float
     safetensors: str
+    beyond: float = 0
+
+    def takes(self, value: Value) -> bool:
+        """Whether a number has a finite value in this datatype."""
+        return self.least <= value <= self.most or -self.beyond < value < self.beyond
 
 
 def _integer(name: str, code: str, safetensors: str) -> Datatype:
@@ -42,9 +49,18 @@ def _integer(name: str, code: str, safetensors: str) -> Datatype:
     return Datatype(name=name, kind="integer", size=size, code=code, least=least, most=most, safetensors=safetensors)
 
 
-def _float(name: str, code: str, most: float, safetensors: str) -> Datatype:
+def _float(name: str, code: str, most: float, safetensors: str, *, beyond: float) -> Datatype:
     size = struct.calcsize(f"<{code}") if code else 2
-    return Datatype(name=name, kind="number", size=size, code=code, least=-most, most=most, safetensors=safetensors)
+    return Datatype(
+        name=name,
+        kind="number",
+        size=size,
+        code=code,
+        least=-most,
+        most=most,
+        safetensors=safetensors,
+        beyond=beyond,
+    )
 
 
 DATATYPES = {
@@ -59,10 +75,12 @@ DATATYPES = {
         _integer("INT16", "h", "I16"),
         _integer("INT32", "i", "I32"),
         _integer("INT64", "q", "I64"),
-        _float("FP16", "e", 65504.0, "F16"),
-        _float("BF16", "", (2 - 2**-7) * 2.0**127, "BF16"),
-        _float("FP32", "f", (2 - 2**-23) * 2.0**127, "F32"),
-        _float("FP64", "d", sys.float_info.max, "F64"),
+        # Half a step above the largest value; BF16 is rounded to FP32 first, and what that rounds up is a half, too.
+        _float("FP16", "e", 65504.0, "F16", beyond=65520.0),
+        _float("BF16", "", (2 - 2**-7) * 2.0**127, "BF16", beyond=(2 - 2**-8 - 2**-24) * 2.0**127),
+        _float("FP32", "f", (2 - 2**-23) * 2.0**127, "F32", beyond=(2 - 2**-24) * 2.0**127),
+        # No float is that large, but whole numbers are.
+        _float("FP64", "d", sys.float_info.max, "F64", beyond=2**1024 - 2**970),
         Datatype(name="BYTES", kind="string", size=0, code="", least=0, most=0, safetensors="U8"),
     )
 }

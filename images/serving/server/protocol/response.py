@@ -16,6 +16,8 @@ from server.refusal import Refusal
 
 # NaN and infinity are not JSON (RFC 8259, section 6); allow_nan=False makes the encoder notice them at no cost.
 _ENCODER = json.JSONEncoder(allow_nan=False, separators=(",", ":"))
+# Elements that are Python's numbers at a time: each takes several times as much memory as its text.
+_TOGETHER = 2**16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,22 +54,33 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
     return Response(body=b"".join(chunks), header_length=len(chunks[0]) if len(chunks) > 1 else None)
 
 
+def as_json(request: Request, answers: Sequence[Answer]) -> int:
+    """How many bytes of answers a request wants as JSON."""
+    wanted = {each.name for each in request.outputs if not each.binary}
+    return sum(len(answer.content) for answer in answers if answer.tensor.name in wanted)
+
+
 # Names come from the contract, so that there are few.
 _quoted = lru_cache(maxsize=None)(_ENCODER.encode)
 
 
 def _data(answer: Answer) -> str:
-    if answer.tensor.datatype.kind == "string":
-        return _ENCODER.encode(strings.decode(answer.content))
-    values = decode(answer.tensor.datatype, answer.content)
-    try:
-        return _ENCODER.encode(values)
-    except ValueError as error:
-        raise Refusal(406, _not_json(answer.tensor.name, values)) from error
+    datatype, content = answer.tensor.datatype, answer.content
+    if datatype.kind == "string":
+        return _ENCODER.encode(strings.decode(content))
+    step = _TOGETHER * datatype.size
+    texts = []
+    for at in range(0, len(content), step):
+        values = decode(datatype, content[at : at + step])
+        try:
+            texts.append(_ENCODER.encode(values)[1:-1])
+        except ValueError as error:
+            raise Refusal(406, _not_json(answer.tensor.name, at // datatype.size, values)) from error
+    return f"[{','.join(texts)}]"
 
 
-def _not_json(name: str, values: Sequence[Value]) -> str:
-    index, value = next((index, value) for index, value in enumerate(values) if not math.isfinite(value))
+def _not_json(name: str, first: int, values: Sequence[Value]) -> str:
+    index, value = next((index, value) for index, value in enumerate(values, first) if not math.isfinite(value))
     return (
         f"outputs ({name}.data[{index}]): the model answered {value}, which JSON cannot say (RFC 8259); "
         "request this output as binary data."

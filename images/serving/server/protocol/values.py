@@ -73,10 +73,8 @@ def _strings(field: str, values: list[str]) -> Bytes:
 
 
 def _refuse_out_of_range(field: str, values: list[Value], datatype: Datatype) -> None:
-    if values and (min(values) < datatype.least or max(values) > datatype.most):
-        index, value = next(
-            (index, value) for index, value in enumerate(values) if not datatype.least <= value <= datatype.most
-        )
+    if values and not (datatype.takes(min(values)) and datatype.takes(max(values))):
+        index, value = next((index, value) for index, value in enumerate(values) if not datatype.takes(value))
         raise Refusal(
             400, f"{field}[{index}]: {datatype.name} takes {datatype.least} to {datatype.most}, got {_shown(value)}."
         )
