@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 import requests
@@ -176,6 +178,31 @@ def test_a_body_over_the_limit_is_a_413(start: Start, archives: Path) -> None:
         assert requests.post(small.url(INFER), json={"inputs": [TENSOR]}, timeout=30).ok
 
 
+def test_the_log_has_no_payloads(start: Start, archives: Path) -> None:
+    """Neither of requests that are answered nor of those that are refused, at the level that tells most."""
+    secret = "hunter2"
+    tensor = {"name": "text", "datatype": "BYTES", "shape": [1], "data": [secret]}
+    with start(archives / "words", TORCHYARD_LOG_LEVEL="debug") as running:
+        running.wait_until_ready()
+        url = running.url(INFER_WORDS)
+        answered = requests.post(url, json={"id": "7", "inputs": [tensor]}, timeout=30)
+        assert answered.json()["outputs"][0]["data"] == [f"{secret}!"]
+        # The model cuts the second one in the middle of a character, and its answer cannot be sent.
+        failing = {"inputs": [{**tensor, "data": [f"cut:\u00e9{secret}"]}]}
+        assert requests.post(url, json=failing, timeout=30).status_code == 500
+        for changes in ({"name": secret}, {"datatype": secret}, {"shape": secret}, {"data": secret}, {secret: secret}):
+            requests.post(url, json={"inputs": [{**tensor, **changes}]}, timeout=30)
+        requests.post(url, data=f'{{"{secret}'.encode(), timeout=30)
+        with grpc.insecure_channel(running.grpc) as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            with pytest.raises(grpc.RpcError):
+                infer(secret.encode(), timeout=30)
+        log = running.log()
+    assert '"id": "7"' in log
+    assert '"event": "model-failed"' in log
+    assert secret not in log
+
+
 def test_the_log_is_json_without_a_line_for_each_request(server: Running) -> None:
     events = [json.loads(line) for line in server.log().splitlines()]
     assert [event["event"] for event in events[:2]] == ["loading", "ready"]
@@ -334,6 +361,19 @@ def test_sigterm_turns_ready_off_and_is_not_held_up_by_idle_connections(start: S
         for connection in idle:
             connection.close()
         half.close()
+
+
+def test_sigterm_while_rehearsing_ends_with_0_and_it_never_was_ready(start: Start, archives: Path) -> None:
+    with start(archives / "slow") as running:
+        said = ""
+        while "rehearsing" not in said:
+            with suppress(requests.ConnectionError):
+                said = requests.get(running.url("v2/health/ready"), timeout=5).text
+            assert '{"ready":true}' not in said, "it is ready, and was not seen to rehearse"
+        running.container.kill(signal="SIGTERM")
+        assert running.exit_code() == 0, running.log()
+        events = [json.loads(line)["event"] for line in running.log().splitlines()]
+        assert events == ["loading", "draining", "stopped"]
 
 
 def test_sigterm_while_loading_ends_with_0(start: Start, archives: Path) -> None:

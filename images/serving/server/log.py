@@ -67,14 +67,13 @@ class Requests:
         if seconds <= self._slow and not tells("debug"):
             return
         fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
-        if seconds <= self._slow:
-            event("request", level="debug", **fields)
-            return
-        self._since += 1
         now = time.monotonic()
-        if now - self._told >= _SLOW_SECONDS:
+        self._since += seconds > self._slow
+        if seconds > self._slow and now - self._told >= _SLOW_SECONDS:
             event("slow-request", level="warning", slow_since_the_last=self._since, **fields)
             self._told, self._since = now, 0
+        else:
+            event("request", level="debug", **fields)
 
 
 class _Forward(logging.Handler):

@@ -139,6 +139,8 @@ async def _serve(
         else:
             stop()
         app.state = "draining"
+        for task in opening:
+            task.cancel()
         grpc.drain()
         log.event("draining")
 
@@ -153,11 +155,8 @@ async def _serve(
     watching.cancel()
     if scheduler.prepared.done():
         scheduler.prepared.result()
-        for task in opening:
-            if app.state == "draining":
-                task.cancel()
-            else:
-                await task
+        if app.state != "draining":
+            await asyncio.gather(*opening)
         _end(scheduler)
 
 

@@ -41,3 +41,25 @@ def test_signals_step_through_the_levels_and_say_so(capsys: pytest.CaptureFixtur
     assert not _events(capsys)
     log.event("loud", level="error")
     assert _events(capsys) == ["loud"]
+
+
+def test_of_slow_requests_one_a_second_is_told_of_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("server.log.time.monotonic", lambda: now[0])
+    requests = log.Requests(slow=0.5)
+    for identity, seconds in (("1", 0.6), ("2", 0.7), ("3", 0.1), ("4", 0.6)):
+        requests.tell("/", identity, 200, seconds)
+    now[0] += 1
+    requests.tell("/", "5", 200, 0.6)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["id"], line["slow_since_the_last"]) for line in told] == [
+        ("slow-request", "1", 1),
+        ("slow-request", "5", 3),
+    ]
+    log.set_level("debug")
+    for identity, seconds in (("6", 0.1), ("7", 0.6)):
+        requests.tell("/", identity, 200, seconds)
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["id"]) for line in told] == [("request", "6"), ("request", "7")]

@@ -711,6 +711,23 @@ def test_draining_sends_clients_elsewhere_and_finishes_what_was_accepted(stage: 
     asyncio.run(drained())
 
 
+def test_a_connection_that_is_made_while_draining_answers_and_sends_its_client_elsewhere(stage: Stage) -> None:
+    async def drained() -> None:
+        Server(stage.served).drain()
+        connection, transport = stage.connect()
+        # Not before a call came: a client that has just been given the connection would find it useless.
+        assert stage.reader.went_away == []
+        for number in (1, 3):
+            connection.data_received(grpc_frames.call(number, INFER, stage.request()))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert stage.reader.went_away == [2**31 - 1]
+        assert [stage.reader.answers[number].status for number in (1, 3)] == [Code.OK, Code.OK]
+        assert not transport.closed
+
+    asyncio.run(drained())
+
+
 def test_watching_tells_each_change(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.grpc.service._WATCH_SECONDS", 0)
     health = stage.messages.get("grpc.health.v1.HealthCheckResponse")

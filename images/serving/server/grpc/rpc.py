@@ -32,6 +32,7 @@ class Server:
 
     def drain(self) -> None:
         """Sends clients' next calls elsewhere; those that come all the same, or on new connections, are answered."""
+        self._served.draining = True
         for connection in self._served.connections:
             connection.go_away(at_once=False)
 

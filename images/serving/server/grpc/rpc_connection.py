@@ -39,7 +39,8 @@ class Limits:
 
 @dataclass(slots=True, kw_only=True)
 class Served:
-    """What all connections share: methods by path, limits, and the bytes of messages that are held."""
+    """What all connections share: methods by path, limits, the bytes of messages that are held, and whether clients are
+    to make their next calls elsewhere."""
 
     http2: Http2
     limits: Limits
@@ -47,6 +48,7 @@ class Served:
     streaming: Mapping[bytes, Streaming]
     connections: "set[Connection]" = field(default_factory=set)
     held: int = 0
+    draining: bool = False
 
 
 class Connection(asyncio.Protocol):
@@ -63,6 +65,7 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         self._held = 0
         self._active = time.monotonic()
+        self._sent_away = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by asyncio."""
@@ -128,6 +131,7 @@ class Connection(asyncio.Protocol):
 
     def go_away(self, *, at_once: bool) -> None:
         """Tells the client to make its next calls elsewhere."""
+        self._sent_away = True
         self._session.go_away(at_once=at_once)
         self._flush()
 
@@ -202,6 +206,9 @@ class Connection(asyncio.Protocol):
         unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
         call = Call(number=number, unary=unary, encoding=encoding, deadline=None, opened=now)
         self._calls[number] = call
+        if self._served.draining and not self._sent_away:
+            # A connection that was made meanwhile is good for the calls that are on their way.
+            self.go_away(at_once=False)
         try:
             if unary is None and streaming is None:
                 raise Failed(Code.UNIMPLEMENTED, f"There is no method {path[:200].decode('latin-1')}.")
