@@ -1,6 +1,7 @@
 #include "runtime.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <set>
 #include <sstream>
 
@@ -14,6 +15,14 @@
 #include <torch/version.h>
 
 namespace torchyard {
+namespace {
+
+// What is freed is joined with its neighbours from 64 KiB on, and less than 128 KiB is never mapped.
+constexpr size_t kBeside = 3 << 15;
+// glibc's DEFAULT_MMAP_THRESHOLD_MAX.
+constexpr int kLargestThreshold = 1 << 25;
+
+}  // namespace
 
 std::string torch_version() {
   return TORCH_VERSION;
@@ -59,7 +68,15 @@ int threads() {
 }
 
 void trim() {
+  // The end of a thread's arena is trimmed only by freeing something beside it, and only beyond a threshold that has
+  // grown with what was freed before: https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
+  mallopt(M_TRIM_THRESHOLD, 1);
+  void* volatile last = std::malloc(kBeside);
+  std::free(last);
   malloc_trim(0);
+  // From now on what it would have grown to.
+  mallopt(M_MMAP_THRESHOLD, kLargestThreshold);
+  mallopt(M_TRIM_THRESHOLD, 2 * kLargestThreshold);
 }
 
 }  // namespace torchyard

@@ -30,7 +30,8 @@ void set_threads(int count);
 // How many threads one operator uses when the calling thread runs it.
 int threads();
 
-// Gives memory that was freed back to the kernel; the allocator keeps it otherwise.
+// Gives memory that was freed back to the kernel, which the allocator keeps otherwise: all of the calling thread's, and
+// of other threads' what does not lie at the end.
 void trim();
 
 }  // namespace torchyard

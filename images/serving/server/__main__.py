@@ -58,7 +58,7 @@ def _serve(contract: Contract, chosen: Settings, started: float) -> None:
             threads=threads,
             fusion=chosen.fusion,
         )
-        return Prepared(ready=ready, plan=plan)
+        return Prepared(ready=ready.lean(), plan=plan)
 
     def on_ready(prepared: Prepared) -> None:
         log.event(

@@ -24,7 +24,6 @@ from server.inference.planning import Prepared
 from server.inference.scheduler import Scheduler
 from server.listening import accept_the_last
 from server.model.contract import Contract
-from server.model.engine import Engine
 from server.rehearsal import rehearse
 from server.settings import Settings
 
@@ -114,7 +113,9 @@ async def _serve(
             await asyncio.sleep(0.01)
         await rehearse(ready.served.contract, ready.samples[0].inputs, PORT)
         scheduler.statistics.forget()
-        _bound_memory(prepared.ready.engine)
+        await scheduler.trim()
+        if limit := cgroup.memory():
+            memory.bound(limit)
         if app.state == "rehearsing":
             app.state = "ready"
             on_ready(prepared)
@@ -158,12 +159,6 @@ async def _serve(
         if app.state != "draining":
             await asyncio.gather(*opening)
         _end(scheduler)
-
-
-def _bound_memory(engine: Engine) -> None:
-    engine.trim()
-    if limit := cgroup.memory():
-        memory.bound(limit)
 
 
 async def _answer(server: Server, grpc: rpc.Server) -> None:

@@ -181,6 +181,7 @@ class FakeEngine:
     def __init__(self) -> None:
         self.optimized: list[bool] = []
         self.registered: set[str] = set()
+        self.trimmed: list[str] = []
         self._here = threading.local()
 
     def load(self, path: str, *, optimize: bool) -> FakeModel:
@@ -213,7 +214,8 @@ class FakeEngine:
         return getattr(self._here, "threads", 1)
 
     def trim(self) -> None:
-        """There is nothing to give back."""
+        """There is nothing to give back; tells which thread was to."""
+        self.trimmed.append(threading.current_thread().name)
 
 
 def _strings(_: str, shape: Sequence[int], content: bytes | bytearray | memoryview) -> list[str]:

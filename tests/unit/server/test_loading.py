@@ -3,6 +3,7 @@
 import json
 import math
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def test_a_good_model_gets_ready(tmp_path: Path) -> None:
     assert isinstance(ready.served.model, FakeModel)
     # Three runs of each of the samples' two shapes.
     assert ready.served.model.calls == 3 * 2
+
+
+def test_a_sample_of_each_shape_is_kept_to_serve(tmp_path: Path) -> None:
+    ready = _prepare(models.write(tmp_path))
+    first, second = ready.samples
+    repeated = replace(ready, samples=(first, first, second, first, second))
+    assert repeated.lean() == ready
 
 
 def test_files_are_verified_while_the_engine_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

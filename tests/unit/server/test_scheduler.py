@@ -429,6 +429,30 @@ def test_what_ends_while_the_model_runs_it_is_counted_once(tmp_path: Path) -> No
     _run(tmp_path, work)
 
 
+def test_threads_give_back_memory_when_they_have_nothing_to_do(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        engine = bench.scheduler.prepared.result().ready.engine
+        assert isinstance(engine, FakeEngine)
+        first = asyncio.ensure_future(bench.scheduler.answer(_rows(1)))
+        await _begun(bench, 1)
+        busy = {bench.model.threads[0]}
+        # One is busy: that it may take long does not hold up the others.
+        await bench.scheduler.trim()
+        assert set(engine.trimmed) == {"MainThread", "inference", "inference-1"} - busy
+        bench.model.gate.set()
+        await first
+        while len(engine.trimmed) < 3:
+            await asyncio.sleep(0.001)
+        assert set(engine.trimmed) == {"MainThread", "inference", "inference-1"}
+        for value in (2, 3):
+            await bench.scheduler.answer(_rows(value))
+        assert len(engine.trimmed) == 3
+        await bench.scheduler.trim()
+        assert sorted(engine.trimmed[3:]) == ["MainThread", "inference", "inference-1"]
+
+    _run(tmp_path, work, plan=Plan(instances=2, threads=1))
+
+
 def test_a_run_that_does_not_end_is_seen_and_stop_does_not_wait_for_it(tmp_path: Path) -> None:
     async def work(bench: Bench) -> None:
         assert bench.scheduler.busy_seconds() == 0

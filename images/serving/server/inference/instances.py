@@ -34,6 +34,8 @@ class Instances:
         self._wide = False
         self._stopping = False
         self._since: dict[int, float] = {}
+        self._on_trimmed: Callable[[], None] | None = None
+        self._trimmed = set[int]()
 
     @property
     def waiting(self) -> tuple[int, int]:
@@ -69,6 +71,15 @@ class Instances:
             self._ended()
             self._deliver(done)
 
+    def trim(self, on_trimmed: Callable[[], None]) -> None:
+        """Has each thread give back what memory it can, which no other thread can do for it, when it next has nothing
+        to do; `on_trimmed` is called in each then."""
+        with self._lock:
+            self._on_trimmed = on_trimmed
+            self._trimmed.clear()
+            for each in (self._leader, self._others):
+                each.changed.notify_all()
+
     def stop(self) -> None:
         """Lets the threads end when they have done what was queued."""
         with self._lock:
@@ -101,7 +112,14 @@ class Instances:
                 elif self._stopping and not self._waiting.count:
                     return ()
                 else:
+                    self._trim()
                     idle.wait()
+
+    def _trim(self) -> None:
+        if self._on_trimmed and threading.get_ident() not in self._trimmed:
+            self._trimmed.add(threading.get_ident())
+            self._engine.trim()
+            self._on_trimmed()
 
     def _ended(self) -> None:
         """A run has ended. Whoever had to wait for a wide one is woken up."""

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import NoReturn
@@ -26,6 +27,8 @@ from server.refusal import Refusal
 
 # How much of the newest run is in the running mean of the seconds that a request takes.
 _NEWEST = 0.1
+# Longer than it takes, and nothing in a start.
+_TRIMMING_SECONDS = 0.2
 # Tells the end of a deadline from a client that went away.
 _EXPIRED = "deadline"
 
@@ -115,6 +118,20 @@ class Scheduler:
         finally:
             if timer:
                 timer.cancel()
+
+    async def trim(self) -> None:
+        """Gives memory that was freed back to the system; a thread that is busy for long does it later."""
+        self.prepared.result().ready.engine.trim()
+        trimmed = asyncio.Semaphore(0)
+
+        def on_trimmed() -> None:
+            self._loop.call_soon_threadsafe(trimmed.release)
+
+        self._instances.trim(on_trimmed)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_TRIMMING_SECONDS):
+                for _ in range(self.prepared.result().plan.instances):
+                    await trimmed.acquire()
 
     def busy_seconds(self) -> float:
         """How long the longest run of a thread that is under way has taken so far."""

@@ -129,7 +129,7 @@ class Engine(Protocol):
         ...
 
     def trim(self) -> None:
-        """Gives memory that was freed back to the system."""
+        """Gives memory that was freed back to the system: the calling thread's, and of others what lies between."""
         ...
 
 

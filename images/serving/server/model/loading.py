@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from server.errors import LoadFailed
 from server.model import digests, samples
 from server.model.contract import Contract, Operators
 from server.model.engine import Engine, Model
-from server.model.replaying import replay, warm_up
+from server.model.replaying import by_shape, replay, warm_up
 from server.model.samples import Sample
 from server.model.served import ServedModel
 
@@ -27,6 +27,11 @@ class Ready:
     def engine(self) -> Engine:
         """What loaded it and runs it."""
         return self.served.engine
+
+    def lean(self) -> "Ready":
+        """The same with the first sample of each shape only: the others are memory once they have been replayed."""
+        firsts = [numbers[0] for numbers in by_shape(self.samples).values()]
+        return replace(self, samples=tuple(self.samples[number] for number in firsts))
 
 
 def prepare(contract: Contract, folder: Path, import_engine: Callable[[], Engine], *, threads: int) -> Ready:
