@@ -83,10 +83,11 @@ def bench(image: ServingImage, *, load: Image, plan: Plan, engine: Engine, build
     out = build / ".bench"
     with Generator(load, image.archive, engine=engine, folder=out) as generator:
         run = _Run(image, images, generator, Eager(image, engine=engine, out=out / "eager"), engine)
-        starts = run.starts()
+        protocols = run.protocols(plan)
+        starts = run.starts(protocols)
         with ExitStack() as stack:
             serving = {name: stack.enter_context(run.serving(name)) for name in images}
-            in_process, cells = run.rounds(serving, plan)
+            in_process, cells = run.rounds(serving, protocols, plan)
     limits = image.archive.trained.spec.serving
     report = Report(
         model=image.tag,
@@ -148,21 +149,37 @@ class _Run:
             wait_until_ready(serving)
             yield serving
 
-    def starts(self) -> dict[str, tuple[Start, ...]]:
-        """Starts every image several times, in turns."""
+    def protocols(self, plan: Plan) -> tuple[Protocol, ...]:
+        """Those of the plan that every image serves.
+
+        Raises:
+            BenchError: there is none.
+        """
+        found = plan.protocols
+        for name in self._images:
+            with self.serving(name) as serving:
+                found = tuple(each for each in found if self._generator.listens(serving.id, each))
+        if not found:
+            asked = " or ".join(plan.protocols)
+            raise BenchError(f"{self._image.tag}: nothing listens for {asked}, so there is nothing to measure.")
+        return found
+
+    def starts(self, protocols: Sequence[Protocol]) -> dict[str, tuple[Start, ...]]:
+        """Starts every image several times for each protocol, in turns: what one has warmed up is warm for others."""
         found: dict[str, list[Start]] = {name: [] for name in self._images}
-        for _ in range(_STARTS):
+        for protocol in (each for _ in range(_STARTS) for each in protocols):
             for name, starts in found.items():
                 with self.serving(name) as serving:
-                    starts.append(self._start(serving, time.time() - serving.started))
+                    starts.append(self._start(serving, protocol, time.time() - serving.started))
         for name, starts in found.items():
             say(f"  {name}: ready after {statistics.median(each.ready for each in starts):.2f} s")
         return {name: tuple(starts) for name, starts in found.items()}
 
-    def _start(self, serving: Serving, ready: float) -> Start:
-        first, *later = [self._hundred(serving) for _ in range(1 + _LATER)]
+    def _start(self, serving: Serving, protocol: Protocol, ready: float) -> Start:
+        first, *later = [self._hundred(serving, protocol) for _ in range(1 + _LATER)]
         usage, process = serving.usage(), serving.process()
         return Start(
+            protocol=protocol,
             ready=ready,
             first_p99=first,
             steady_p99=statistics.median(later),
@@ -171,22 +188,16 @@ class _Run:
             resident=process.resident,
         )
 
-    def _hundred(self, serving: Serving) -> float:
+    def _hundred(self, serving: Serving, protocol: Protocol) -> float:
         """The 99th percentile, in milliseconds, of a hundred requests by new clients."""
-        latencies = self._generator.first(serving.id, "rest-binary", _FIRST_CLIENTS, count=_FIRST)
+        latencies = self._generator.first(serving.id, protocol, _FIRST_CLIENTS, count=_FIRST)
         return float(np.percentile(latencies, 99)) * 1e3
 
-    def rounds(self, serving: Mapping[str, Serving], plan: Plan) -> tuple[list[InProcess], list[Cell]]:
+    def rounds(
+        self, serving: Mapping[str, Serving], protocols: Sequence[Protocol], plan: Plan
+    ) -> tuple[list[InProcess], list[Cell]]:
         """Everything that is measured beside running containers."""
         generator = self._generator
-        protocols = [
-            protocol
-            for protocol in plan.protocols
-            if all(generator.listens(each.id, protocol) for each in serving.values())
-        ]
-        if not protocols:
-            asked = " or ".join(plan.protocols)
-            raise BenchError(f"{self._image.tag}: nothing listens for {asked}, so there is nothing to measure.")
         rates = {
             (name, protocol, clients): generator.estimate(each.id, protocol, clients)
             for name, each in serving.items()

@@ -19,9 +19,10 @@ _FULL = "status 503"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """One start of a container: seconds until it was ready, and the 99th percentile in milliseconds of the first
-    hundred requests after that, and of a hundred by as many new clients later. `working_set`, `anonymous` and
-    `resident` are bytes of memory after these requests."""
+    hundred requests after that, all of one protocol, and of a hundred by as many new clients later. `working_set`,
+    `anonymous` and `resident` are bytes of memory after these requests."""
 
+    protocol: Protocol
     ready: float
     first_p99: float
     steady_p99: float

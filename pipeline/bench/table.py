@@ -27,14 +27,16 @@ def table(report: Report) -> Iterator[str]:
 
 
 def _starts(report: Report) -> Iterator[str]:
-    yield f"{'image':<30}{'ready s':>9}{'first 100 p99':>15}{'working set':>13}{'anonymous':>11}{'resident':>10}"
+    yield f"{'image':<30}{'ready s':>9}{'working set':>13}{'anonymous':>11}{'resident':>10}"
     for image, starts in report.starts.items():
-        first = statistics.median(start.first_p99 / start.steady_p99 for start in starts)
         sizes = "".join(
             f"{statistics.median(getattr(start, name) for start in starts) / _MIB:>{width - 4}.0f} MiB"
             for name, width in (("working_set", 13), ("anonymous", 11), ("resident", 10))
         )
-        yield f"{image:<30}{statistics.median(start.ready for start in starts):>9.2f}{first:>8.2f} steady{sizes}"
+        yield f"{image:<30}{statistics.median(start.ready for start in starts):>9.2f}{sizes}"
+        for protocol in dict.fromkeys(start.protocol for start in starts):
+            first = statistics.median(each.first_p99 / each.steady_p99 for each in starts if each.protocol == protocol)
+            yield f"{f'  first 100 of {protocol}':<30}{first:>9.2f} times the steady p99"
 
 
 def _in_process(report: Report) -> Iterator[str]:

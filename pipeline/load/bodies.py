@@ -73,6 +73,24 @@ def _grpc(model: str, sample: Sample) -> Body:
     )
 
 
+def answered(message: bytes) -> list[RawTensor]:
+    """The outputs of a ModelInferResponse with raw contents.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        response = service_pb2.ModelInferResponse.FromString(message)
+    except Exception as error:
+        # protobuf's own, which has no name here: only Triton's client is at home in this layer.
+        raise ValueError(str(error)) from error
+    pairs = zip(response.outputs, response.raw_output_contents, strict=True)
+    return [
+        RawTensor(name=each.name, datatype=each.datatype, shape=tuple(each.shape), content=content)
+        for each, content in pairs
+    ]
+
+
 def _described(tensor: RawTensor) -> dict[str, Any]:
     return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
 

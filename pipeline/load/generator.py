@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,9 +17,9 @@ import numpy as np
 from pipeline.artifacts import Archive, Limits, Tolerance
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.load import h2load
-from pipeline.load.bodies import PROTOCOLS, Protocol, body
+from pipeline.load.bodies import PROTOCOLS, Protocol, answered, body
 from pipeline.load.figures import Percentiles, percentiles
-from pipeline.load.samples import Sample, samples, wrong
+from pipeline.load.samples import Sample, differing, samples, wrong
 from pipeline.progress import say
 
 PORTS: Mapping[Protocol, int] = {"rest-binary": 8080, "rest-json": 8080, "grpc": 8081}
@@ -174,9 +175,10 @@ class Generator:
         return replace(loaded, probes=percentiles(probed["latencies"]), errors=dict(errors))
 
     def storm(
-        self, serving: str, *, clients: int, seconds: float, on_loaded: Callable[[], None]
+        self, serving: str, protocol: Protocol, *, clients: int, seconds: float, on_loaded: Callable[[], None]
     ) -> tuple[Mapping[str, Any], Counter[str]]:
-        """So many clients keep a server busy and go on until it accepts nothing more; see images/load/clients/storm.py.
+        """So many clients keep a server busy and go on until it accepts nothing more; see storm.py in
+        images/load/clients, and rpc_storm.py for gRPC.
 
         `on_loaded` is called after so many seconds. Returns what became of the requests, and what was answered wrongly.
         """
@@ -187,10 +189,11 @@ class Generator:
             else:
                 say(f"  {line}")
 
-        command = ("-m", "clients.storm", f"--clients={clients}", f"--seconds={seconds}")
-        outcome = self._clients(serving, "rest-binary", command, on_line=on_line)
+        program = "clients.rpc_storm" if protocol == "grpc" else "clients.storm"
+        command = ("-m", program, f"--clients={clients}", f"--seconds={seconds}")
+        outcome = self._clients(serving, protocol, command, on_line=on_line)
         errors: Counter[str] = Counter()
-        self._judge({"answers": outcome["answers"], "lost": {}}, errors)
+        self._judge({"answers": outcome["answers"], "lost": {}}, errors, rpc=protocol == "grpc")
         return outcome, errors
 
     def mischief(self, serving: str, *, rate: float, seconds: float, ports: Iterable[int]) -> Mapping[str, int]:
@@ -257,9 +260,16 @@ class Generator:
             beside=serving,
         )
 
-    def _judge(self, outcome: Mapping[str, Any], errors: Counter[str], *, numbers: Sequence[int] | None = None) -> int:
+    def _judge(
+        self,
+        outcome: Mapping[str, Any],
+        errors: Counter[str],
+        *,
+        numbers: Sequence[int] | None = None,
+        rpc: bool = False,
+    ) -> int:
         """Adds what is wrong with the answers to requests of these samples, or all, to `errors`; how many were looked
-        at."""
+        at. They are messages of gRPC with `rpc`."""
         asked = self._samples if numbers is None else [self._samples[number] for number in numbers]
         checked = 0
         for answer in outcome["answers"]:
@@ -268,7 +278,12 @@ class Generator:
                 errors[f"status {answer['status']}"] += answer["count"]
                 continue
             sample = asked[answer["request"]]
-            if told := wrong(sample, answer["json"], b64decode(answer["body"]), self._tolerance):
+            content = b64decode(answer["body"])
+            if rpc:
+                told = differing(sample, partial(answered, content), self._tolerance)
+            else:
+                told = wrong(sample, answer["json"], content, self._tolerance)
+            if told:
                 errors[f"wrong answer: {told}"] += answer["count"]
         errors.update(outcome["lost"])
         return checked

@@ -1,8 +1,9 @@
 """The samples as raw tensors, and whether what a server answers is what they say."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,8 +90,14 @@ def wrong(sample: Sample, json_length: int | None, body: bytes, tolerance: Toler
     """What is wrong with the body of an answer to a sample, if anything: |answer - expected| <= absolute + relative *
     |expected| is right. `json_length` is its Inference-Header-Content-Length, if it has one.
     """
+    return differing(sample, partial(_tensors, json_length, body), tolerance)
+
+
+def differing(sample: Sample, read: Callable[[], Sequence[RawTensor]], tolerance: Tolerance) -> str | None:
+    """The same of an answer whose outputs `read` gives, or raises ValueError, KeyError, TypeError or AttributeError
+    where it is none."""
     try:
-        answered = {tensor.name: values(tensor) for tensor in _tensors(json_length, body)}
+        answered = {tensor.name: values(tensor) for tensor in read()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         return f"no answer of the protocol ({type(error).__name__}: {error})"
     for expected in sample.outputs:

@@ -59,6 +59,14 @@ def answer(_):
     time.sleep(0.3)
     return 200, (7, 7, 7)
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+import socket, threading
+def greet():
+    # Settings, and then nothing more, over gRPC.
+    listener, kept = socket.create_server(("", 8081), backlog=99), []
+    while True:
+        kept.append(listener.accept()[0])
+        kept[-1].sendall(bytes((0, 0, 0, 4, 0, 0, 0, 0, 0)))
+threading.Thread(target=greet, daemon=True).start()
 """
 
 
@@ -100,6 +108,45 @@ def test_a_real_server_is_measured(
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
 
 
+def test_two_images_are_measured_in_pairs_over_grpc_too(
+    tiny_image: ServingImage,
+    load: Image,
+    engine: DockerEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("pipeline.bench._STARTS", 1)
+    monkeypatch.setattr("pipeline.bench._LATER", 1)
+    client = docker.from_env()
+    client.images.get(tiny_image.digest).tag(*TAG.split(":"))
+    try:
+        plan = Plan(seconds=0.2, rounds=1, protocols=("rest-binary", "grpc"), clients=(2,))
+        report = bench(tiny_image, load=load, plan=plan, engine=engine, build=tmp_path, against=TAG)
+    finally:
+        engine.remove((TAG,))
+        client.close()
+    assert not report.errors()
+    assert report.images == {tiny_image.tag: tiny_image.digest, TAG: tiny_image.digest}
+    closed = [key for key in report.measured() if key[2] is None]
+    assert closed == [("rest-binary", 2, None), ("grpc", 2, None)]
+    for key in closed:
+        own, other = report.row(tiny_image.tag, key), report.row(TAG, key)
+        for row in (own, other):
+            assert 0 < row.latency.p50 <= row.latency.p95 <= row.latency.p99
+            # Half of what two clients ask takes the median or longer.
+            assert 0 < row.throughput <= 2 * 2 / (row.latency.p50 / 1e3)
+            assert row.checked > 0
+            assert row.cpu_seconds > 0
+        throughput, p50 = report.ratio(key, of=tiny_image.tag, to=TAG)
+        assert throughput == pytest.approx(own.throughput / other.throughput)
+        assert p50 == pytest.approx(own.latency.p50 / other.latency.p50)
+    for starts in report.starts.values():
+        assert [start.protocol for start in starts] == ["rest-binary", "grpc"]
+        assert all(start.first_p99 > 0 and start.steady_p99 > 0 for start in starts)
+    assert f"{tiny_image.tag} to {TAG}, medians of pairs" in capsys.readouterr().out
+
+
 def _loaded(image: ServingImage, load: Image, engine: DockerEngine, folder: Path) -> tuple[Loaded, Loaded]:
     """A planted server under both kinds of load."""
     limits = image.archive.trained.spec.serving
@@ -134,8 +181,12 @@ def test_a_server_that_drains_loses_nothing(
 ) -> None:
     stops = storm(tiny_image, times=2, clients=16, load=load, engine=engine, build=tmp_path)
     assert all(stop.answered > 100 and not stop.errors and stop.code == 0 for stop in stops)
+    rest, rpc = stops
+    assert (rest.protocol, rpc.protocol) == ("rest-binary", "grpc")
     # The kernel may make one more connection while those that it made before are accepted.
-    assert all(stop.turned_away <= 1 for stop in stops)
+    assert rest.turned_away <= 1
+    # GOAWAY finds at most one call of each client on its way.
+    assert rpc.turned_away <= 16
 
 
 @pytest.mark.parametrize("planted", [DYING], indirect=True)
@@ -143,7 +194,22 @@ def test_a_server_that_drops_what_it_accepted_is_caught(
     planted: ServingImage, load: Image, engine: DockerEngine, tmp_path: Path
 ) -> None:
     with pytest.raises(StormError, match="times accepted and lost"):
-        storm(planted, times=1, clients=16, load=load, engine=engine, build=tmp_path)
+        storm(planted, times=2, clients=16, load=load, engine=engine, build=tmp_path)
+    rest, rpc = json.loads((tmp_path / "storm.json").read_text())["stops"]
+    assert (rest["protocol"], rpc["protocol"]) == ("rest-binary", "grpc")
+    assert all(sum(stop["errors"].values()) > 1 for stop in (rest, rpc))
+    assert rpc["answered"] == 0
+
+
+def test_a_real_server_stays_as_it_was(
+    tiny_image: ServingImage, load: Image, engine: DockerEngine, tmp_path: Path
+) -> None:
+    growths = soak(tiny_image, minutes=0.5, load=load, engine=engine, build=tmp_path)
+    assert not any(growth.too_much for growth in growths)
+    kept = json.loads((tmp_path / "soak.json").read_text())
+    assert set(kept["requests"]) == {"rest-binary", "rest-json", "grpc", "wrong or leaving"}
+    assert all(count > 30 for count in kept["requests"].values())
+    assert kept["errors"] == {}
 
 
 @pytest.mark.parametrize("planted", [LEAKING], indirect=True)

@@ -102,8 +102,10 @@ def test_a_bench_says_what_it_measured(engine: FakeEngine, tmp_path: Path, capsy
     printed = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 120
     table = printed[printed.index("tiny:1.0.0-cpu with 1 cores and 512 MiB, medians of 2 rounds") :]
-    assert [line.split() for line in table[2:3]] == [
-        ["tiny:1.0.0-cpu", "1.25", "1.00", "steady", "200", "MiB", "150", "MiB", "220", "MiB"]
+    assert [" ".join(line.split()) for line in table[2:5]] == [
+        "tiny:1.0.0-cpu 1.25 200 MiB 150 MiB 220 MiB",
+        "first 100 of rest-binary 1.00 times the steady p99",
+        "first 100 of rest-json 1.00 times the steady p99",
     ]
     rows = {line[:30].strip(): line[30:].split() for line in table}
     assert rows["archive, 1 x 2 threads"][:3] == ["320.0", "0.64", "0.80"]
@@ -201,6 +203,19 @@ def test_grpc_is_measured_where_somebody_listens(engine: FakeEngine, tmp_path: P
         served.image(tmp_path, engine), load=served.load(engine), plan=plan, engine=engine, build=tmp_path / "build"
     )
     assert [key[0] for key in report.measured() if key[1]] == ["rest-binary", "rest-json", "grpc"]
+
+
+@pytest.mark.usefixtures("world")
+def test_the_first_requests_of_each_protocol_find_a_server_that_answered_none(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    report = _bench(served.image(tmp_path, engine), engine, tmp_path)
+    starts = report.starts["tiny:1.0.0-cpu"]
+    assert [start.protocol for start in starts] == ["rest-binary", "rest-json"] * 3
+    hundreds = [job.command for job in engine.jobs if "--requests=100" in job.command]
+    files = [next(Path(word).stem for word in command if ".body" in word) for command in hundreds]
+    # The first hundred and five later ones of each start.
+    assert files == (["rest-binary"] * 6 + ["rest-json"] * 6) * 3
 
 
 @pytest.mark.parametrize("lengths", [lambda _: 0, lambda count: count * 10 + 10], ids=["all", "half of them"])

@@ -29,8 +29,9 @@ _PATIENCE = 30.0
 class Aftermath:
     """What became of the requests. `answers` counts equal answers with status 200, by which request they answer;
     `others` holds other statuses and `unanswered` what ended the connection, each with when the request was complete,
-    in seconds since the epoch, and `unanswered` with whether an answer had begun. `refused` counts connections, and
-    requests that were cut before they were complete; `early` those of them from before the server was to be stopped."""
+    in seconds since the epoch, and `unanswered` with whether it was accepted for all that can be told. `refused` counts
+    connections, and requests that were cut before they were complete; `early` those of them from before the server was
+    to be stopped."""
 
     answers: Counter[tuple[int, Answer]] = field(default_factory=Counter)
     others: list[tuple[int, float]] = field(default_factory=list)
@@ -91,7 +92,7 @@ class Storm:
                 self._stopping = True
                 on_loaded()
         for client in self._busy.values():
-            self._aftermath.unanswered.append(("no answer in time", client.complete, client.connection.answering))
+            self._leave(client, "no answer in time")
             client.connection.close()
         self._poll.close()
         return self._aftermath
@@ -151,10 +152,15 @@ class Storm:
         if client.connection.sending:
             self._refuse()
         else:
-            self._aftermath.unanswered.append((str(lost), client.complete, client.connection.answering))
+            self._leave(client, str(lost))
         del self._busy[client.connection.fileno()]
         client.connection.close()
         self._connect()
+
+    def _leave(self, client: _Client, reason: str) -> None:
+        begun = client.connection.answering
+        reason = "in the middle of the answer" if begun else reason
+        self._aftermath.unanswered.append((reason, client.complete, begun))
 
     def _refuse(self) -> None:
         self._aftermath.refused += 1

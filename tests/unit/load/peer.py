@@ -43,6 +43,22 @@ class Peer:
                 connection.sendall(content)
 
 
+class Stopping(Peer):
+    """Accepts no connection once `stop` was called."""
+
+    stopped = False
+
+    def connect(self, *_: object, **__: object) -> socket.socket:
+        """Stands in for socket.create_connection."""
+        if self.stopped:
+            raise ConnectionRefusedError
+        return super().connect()
+
+    def stop(self) -> None:
+        """Begins to refuse."""
+        self.stopped = True
+
+
 class _Tcp(socket.socket):
     """A local socket that takes TCP's options."""
 

@@ -7,23 +7,9 @@ import pytest
 
 from clients import mischief, storm
 from clients.storm import Storm
-from tests.unit.load.peer import Peer, answer
+from tests.unit.load.peer import Peer, Stopping, answer
 
 ADDRESS = ("127.0.0.1", 8080)
-
-
-class Stopping(Peer):
-    """Accepts no connection once `stop` was called."""
-
-    stopped = False
-
-    def connect(self, *_: object, **__: object) -> socket.socket:
-        if self.stopped:
-            raise ConnectionRefusedError
-        return super().connect()
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 def test_a_server_that_drains_answers_everything(connect_to: Callable[[Peer], None]) -> None:
@@ -43,7 +29,7 @@ def test_what_is_dropped_is_told_with_when_it_was_complete(connect_to: Callable[
     peer = Stopping(lambda _: b"" if peer.stopped else answer(b"fine"), seconds=0.02)
     connect_to(peer)
     aftermath = Storm(ADDRESS, [b"a"], clients=2).run(0.1, peer.stop)
-    assert [(reason, begun) for reason, _, begun in aftermath.unanswered] == [
+    assert [(reason, accepted) for reason, _, accepted in aftermath.unanswered] == [
         ("the server closed the connection", False)
     ] * 2
     assert all(complete > 1e9 for _, complete, _ in aftermath.unanswered)
@@ -62,8 +48,8 @@ def test_half_an_answer_is_told_as_such(connect_to: Callable[[Peer], None]) -> N
 
     peer = Halving(halved)
     connect_to(peer)
-    (lost,) = Storm(ADDRESS, [b"a"], clients=1).run(0.05, peer.stop).unanswered
-    assert lost[2]
+    ((reason, _, accepted),) = Storm(ADDRESS, [b"a"], clients=1).run(0.05, peer.stop).unanswered
+    assert (reason, accepted) == ("in the middle of the answer", True)
 
 
 def test_other_statuses_and_early_refusals_are_told(

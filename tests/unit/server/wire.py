@@ -2,6 +2,9 @@
 for the fuzzers of a container.
 """
 
+import math
+import zlib
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -122,3 +125,137 @@ REQUESTS: st.SearchStrategy[Any] = st.one_of(
         },
     ),
 )
+
+
+def _values(datatype: str) -> st.SearchStrategy[Any]:
+    """What a tensor of a datatype may hold."""
+    if datatype == "BYTES":
+        return st.text(max_size=10)
+    if datatype == "BOOL":
+        return st.booleans()
+    if datatype.startswith(("FP", "BF")):
+        return st.floats(-4, 4, width=16)
+    limits = np.iinfo(NUMPY[datatype])
+    return st.sampled_from((int(limits.min), int(limits.max), 0, 1))
+
+
+@st.composite
+def right(draw: st.DrawFn, inputs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tensors that a model takes whose metadata has these `inputs`, as REST has them in JSON."""
+    tensors = []
+    for each in inputs:
+        shape = [draw(st.integers(0, 3)) if size == -1 else size for size in each["shape"]]
+        count = math.prod(shape)
+        data = draw(st.lists(_values(each["datatype"]), min_size=count, max_size=count))
+        tensors.append({"name": each["name"], "datatype": each["datatype"], "shape": shape, "data": data})
+    return tensors
+
+
+def raw(tensor: Mapping[str, Any]) -> bytes:
+    """The content of a right tensor as it is sent in binary."""
+    if tensor["datatype"] == "BYTES":
+        parts = (text.encode() for text in tensor["data"])
+        return b"".join(len(part).to_bytes(4, "little") + part for part in parts)
+    return np.array(tensor["data"], NUMPY[tensor["datatype"]]).tobytes()
+
+
+_WRONG: dict[str, st.SearchStrategy[Any]] = {
+    "name": st.sampled_from(_WORDS) | _ANY,
+    "datatype": st.sampled_from((*DATATYPES, "FP8")) | _ANY,
+    "shape": st.lists(_NUMBERS | st.sampled_from(_SIZES), max_size=4) | _ANY,
+    "data": st.lists(_NUMBERS, max_size=12) | _ANY,
+    "parameters": _PARAMETERS | _ANY,
+}
+
+
+@st.composite
+def nearly(draw: st.DrawFn, inputs: Sequence[Mapping[str, Any]]) -> tuple[Any, bytes]:
+    """A request that such a model takes but for two things at most, and the binary tensors after it."""
+    tensors = draw(right(inputs))
+    contents = []
+    for tensor in tensors if draw(st.booleans()) else ():
+        contents.append(raw(tensor))
+        del tensor["data"]
+        tensor["parameters"] = {"binary_data_size": len(contents[-1])}
+    for _ in range(draw(st.sampled_from((0, 1, 1, 2)))):
+        tensor, what = draw(st.sampled_from(tensors)), draw(st.sampled_from((*_WRONG, "twice", "gone", "size")))
+        if what == "twice":
+            tensors.append(dict(tensor))
+        elif what == "gone" and len(tensors) > 1:
+            tensors = [each for each in tensors if each is not tensor]
+        elif what == "size":
+            tensor["parameters"] = {"binary_data_size": draw(_NUMBERS | st.sampled_from(_SIZES))}
+        elif what != "gone":
+            tensor[what] = draw(_WRONG[what])
+    return {"inputs": tensors}, b"".join(contents)
+
+
+@st.composite
+def nearly_a_message(draw: st.DrawFn, found: Messages, inputs: Sequence[Mapping[str, Any]]) -> Any:
+    """The same as a message, with raw contents, for a model that is still to be named."""
+    request = found.get("inference.ModelInferRequest")()
+    for tensor in draw(right(inputs)):
+        request.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=tensor["shape"])
+        request.raw_input_contents.append(raw(tensor))
+    for _ in range(draw(st.sampled_from((0, 1, 1, 2)))):
+        at = draw(st.integers(0, len(request.inputs) - 1))
+        tensor = request.inputs[at]
+        what = draw(st.sampled_from(("name", "datatype", "shape", "raw", "fewer", "twice", "contents")))
+        if what == "name":
+            tensor.name = draw(st.sampled_from(_WORDS))
+        elif what == "datatype":
+            tensor.datatype = draw(st.sampled_from((*DATATYPES, "FP8")))
+        elif what == "shape":
+            tensor.shape[:] = draw(st.lists(st.sampled_from(_SIZES), max_size=4))
+        elif what == "raw" and at < len(request.raw_input_contents):
+            request.raw_input_contents[at] = draw(st.binary(max_size=60))
+        elif what == "fewer" and request.raw_input_contents:
+            request.raw_input_contents.pop()
+        elif what == "twice":
+            request.inputs.add().CopyFrom(tensor)
+        elif what == "contents":
+            tensor.contents.CopyFrom(
+                draw(messages_of(found, tensor.DESCRIPTOR.fields_by_name["contents"].message_type))
+            )
+    return request
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes of which some are others, missing or too many; or all of them as they were."""
+    at = draw(st.integers(0, len(content)))
+    how = draw(st.sampled_from(("not", "not", "other", "cut", "more", "less", "none")))
+    other = draw(st.binary(min_size=1, max_size=4))
+    return {
+        "not": content,
+        "other": content[:at] + other + content[at + len(other) :],
+        "cut": content[:at],
+        "more": content + other,
+        "less": content[:at] + content[at + 1 :],
+        "none": b"",
+    }[how]
+
+
+@st.composite
+def squeezed(draw: st.DrawFn, content: bytes) -> tuple[str, bytes]:
+    """What `content` is called compressed, and what it is: that as a rule, damaged as often as not."""
+    encoding = draw(st.sampled_from(("gzip", "gzip", "deflate", "deflate", "identity", "snappy")))
+    bits = draw(st.sampled_from(({"gzip": 31, "deflate": 15}.get(encoding, 31),) * 6 + (31, 15, -15)))
+    machine = zlib.compressobj(draw(st.sampled_from((0, 1, 9))), wbits=bits)
+    return encoding, draw(damaged(machine.compress(content) + machine.flush()))
+
+
+@st.composite
+def chunked(draw: st.DrawFn, content: bytes) -> tuple[bytes, bool]:
+    """`content` in chunks (RFC 9112, section 7.1), and whether it is that: of some a chunk's frame is damaged."""
+    cuts = sorted(draw(st.lists(st.integers(0, len(content)), max_size=3)))
+    parts = [content[at:to] for at, to in zip([0, *cuts], [*cuts, len(content)], strict=True) if to > at]
+    forms = st.sampled_from((b"%x", b"%X", b"000%x", b'%x;a="b"', b"%x;a"))
+    frames = [b"%b\r\n%b\r\n" % (draw(forms) % len(part), part) for part in parts]
+    end = draw(st.sampled_from((b"0\r\n\r\n", b"0\r\nA: b\r\n\r\n", b"000;a\r\n\r\n")))
+    if draw(st.booleans()):
+        return b"".join([*frames, end]), True
+    size = draw(st.sampled_from((b"-1", b"0x5", b"ffffffffffffffffff", b"", b" 5", b"5_0", b"%x" % (len(content) + 1))))
+    wrong = draw(st.sampled_from((b"%b\r\n%b\r\n" % (size, content), b"%x\n%b\n" % (len(content), content), b"5\r\n")))
+    at = draw(st.integers(0, len(frames)))
+    return b"".join([*frames[:at], wrong, *frames[at:], draw(st.sampled_from((end, b"0\r\n", b"")))]), False
