@@ -455,10 +455,12 @@ def approve(_: Context, model: str, to: str, digest: str = "") -> None:
     channel="the channel, of promotion.toml",
     to="sha256:… that was there before, instead of the newest such",
     reason="why; the log keeps it",
+    new_log="begin another log with the digest of --to, because the channel's was lost; it says so for ever",
 )
-def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "") -> None:
+def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "", new_log: bool = False) -> None:
     """Put back what a channel had before."""
-    entry = put_back(model, channel=channel, to=to, reason=reason, now=datetime.now(UTC), office=_office())
+    now = datetime.now(UTC)
+    entry = put_back(model, channel=channel, to=to, reason=reason, new_log=new_log, now=now, office=_office())
     say(f"{channel} has {model} {entry.version} again: {entry.digest} (entry {entry.sequence} of its log)")
 
 

@@ -166,3 +166,9 @@ class SettingsError(PipelineError):
     """torchyard.toml or promotion.toml is wrong."""
 
     exit_code = 23
+
+
+class CosignError(PipelineError):
+    """cosign did not do what it is for, which says nothing about any signature."""
+
+    exit_code = 24

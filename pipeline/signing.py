@@ -18,7 +18,7 @@ from pipeline.artifacts import Limits
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.engine.buildkit import ca_bundle
 from pipeline.engine.credentials import credentials
-from pipeline.errors import ContainerFailed, RegistryError, ReleaseError, VerifyError
+from pipeline.errors import ContainerFailed, CosignError, RegistryError, ReleaseError, VerifyError
 from pipeline.oci import Repository, parse
 from pipeline.sigstore import TOKEN, Claimed, Instance, claimed, logged, token
 
@@ -38,7 +38,19 @@ _UNREACHABLE = (
     *("dial tcp", "connection re", "no such host", "i/o timeout", "EOF", "TLS handshake timeout"),
     *("TOOMANYREQUESTS", "unexpected status code 429", "unexpected status code 5", "context deadline exceeded"),
 )
-
+# What a registry answers is told so, also behind a signature that could not be read because of it: it refuses then,
+# unless it has only lost what is asked for.
+_REFUSES = re.compile(
+    r"\b(?:GET|HEAD|POST|PUT|PATCH) https?://[^/\s]+/v2/\S*: "
+    r"(?!(?:BLOB|MANIFEST|NAME)_UNKNOWN|unexpected status code 404)"
+)
+# How cosign says that nothing verifies. Of an image it does so in few words; of content in many, and there is little
+# else that can go wrong: keys and roots that cannot be read, and a command line that it does not know.
+_NOTHING = {
+    "verify": re.compile(r"Error: (no signatures found|no matching signatures)"),
+    "verify-attestation": re.compile(r"Error: (no matching attestations|none of the attestations matched)"),
+    "verify-blob": re.compile(r"Error: (?!getting |loading public key|error creating |open |(?:unknown|missing) flag)"),
+}
 
 # The longest is that of a key of RSA with 16,384 bits.
 _SIGNATURE = re.compile(r"[A-Za-z0-9+/]{1,4096}={0,2}")
@@ -92,7 +104,7 @@ def me(key: Key) -> Identity:
 
 class Cosign(Protocol):
     """Signing and verifying. Every method raises RegistryError when a registry does not answer, and those that verify
-    raise VerifyError when somebody's public key is not there."""
+    raise VerifyError when somebody's public key is not there, and CosignError when it could not be found out."""
 
     def sign(self, reference: str, *, key: Key, annotations: Mapping[str, str]) -> None:
         """Signs a digest in a registry; the annotations are part of what is signed."""
@@ -217,11 +229,11 @@ class ToolCosign:
 
     def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
         found = self._verifying("verify", "--output=json", reference, by=by, hosts=(reference,))
-        return tuple(json.loads(found)) if found else ()
+        return () if found is None else _payloads(found)
 
     def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
-        found = self._verifying("verify-attestation", f"--type={kind}", reference, by=by, hosts=(reference,)) or ""
-        return tuple(base64.b64decode(json.loads(line)["payload"]) for line in found.splitlines() if line)
+        found = self._verifying("verify-attestation", f"--type={kind}", reference, by=by, hosts=(reference,))
+        return () if found is None else _statements(found)
 
     def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
         more: dict[str, Any] = {"content": content}
@@ -357,12 +369,46 @@ class ToolCosign:
             self._engine.run(job, on_line=lines.append)
         except ContainerFailed as failure:
             told = next((line for line in lines if line.startswith("Error")), "")
-            if any(sign in told for sign in _UNREACHABLE):
+            if any(sign in told for sign in _UNREACHABLE) or _REFUSES.search(told):
                 raise RegistryError(
-                    f"cosign {command}: a registry or Sigstore does not answer ({told.removeprefix('Error: ')}). "
-                    "`inv registry` starts a local registry; then run the same command, which goes on from here."
+                    f"cosign {command}: a registry or Sigstore does not answer, or refuses "
+                    f"({told.removeprefix('Error: ')}). `inv registry` starts a local registry, and `docker login` "
+                    "tells others who you are; then run the same command, which goes on from here."
+                ) from failure
+            if command in _NOTHING and not _NOTHING[command].match(told):
+                raise CosignError(
+                    f"cosign {command} could not find out who signed: {failure} This says nothing about signatures. "
+                    "Is the public key one, and has the machine memory, disk and time left? Then run it again."
                 ) from failure
             raise
+
+
+def _payloads(found: str) -> tuple[dict[str, Any], ...]:
+    """What signatures say, in the JSON of `cosign verify`."""
+    try:
+        payloads: list[dict[str, Any]] = json.loads(found)
+        if all(isinstance(each["critical"]["identity"]["docker-reference"], str) for each in payloads) and payloads:
+            return tuple(payloads)
+        raise ValueError("it tells of no signature")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable("verify", found, error) from error
+
+
+def _statements(found: str) -> tuple[bytes, ...]:
+    """The statements in the envelopes that `cosign verify-attestation` writes, a line each."""
+    try:
+        if lines := found.splitlines():
+            return tuple(base64.b64decode(json.loads(line)["payload"]) for line in lines)
+        raise ValueError("it tells of no attestation")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _unreadable("verify-attestation", found, error) from error
+
+
+def _unreadable(command: str, found: str, error: Exception) -> CosignError:
+    return CosignError(
+        f"cosign {command} accepted something and told of it in a way that nobody can read ({error!r}): "
+        f"{found[:200]!r}. This says nothing about signatures. `inv clean --images` has its image built again."
+    )
 
 
 def _is_certified(bundle: str) -> bool:

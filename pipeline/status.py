@@ -30,7 +30,7 @@ class Said:
 class Row:
     """A model in a channel. `age` is in days since it was promoted, None for releases; `problems` are rules broken.
 
-    `trouble` is why nothing else is known of it, or empty.
+    `begun` tells that its log was begun again and why, and `trouble` why nothing else is known; either may be empty.
     """
 
     model: str
@@ -41,6 +41,7 @@ class Row:
     verdicts: tuple[Said, ...] = ()
     signers: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    begun: str = ""
     trouble: str = ""
 
     def line(self) -> str:
@@ -48,6 +49,7 @@ class Row:
         since = "" if self.age is None else f"{self.age:.1f} d"
         judged = ", ".join(f"{each.gate} {each.result} {each.age:.1f} d" for each in self.verdicts)
         said = self.trouble or ", ".join(self.problems) or "in order"
+        said += f"; {self.begun}" if self.begun else ""
         shown = f"{self.model:<12} {self.channel:<11} {self.version or '-':<8} {self.digest[:19]:<19} {since:>7}"
         return f"{shown}  {judged:<56} {','.join(self.signers):<10} {said}"
 
@@ -94,6 +96,7 @@ def _known(model: str, channel: str, now: datetime, office: Office) -> Row | Non
         verdicts=tuple(_said(evidence, now)) if evidence else (),
         signers=tuple(sorted({each.by for each in placed(evidence, channel)})) if evidence else (),
         problems=tuple(dict.fromkeys(each.rule for each in problems)),
+        begun=log.begun,
     )
 
 

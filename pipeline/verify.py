@@ -5,6 +5,7 @@ from pipeline.evidence import CHANNEL, Evidence, told
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
 from pipeline.oci import Registry, parse
+from pipeline.progress import say
 from pipeline.promote import exchanged
 from pipeline.promote import log as logs
 from pipeline.signing import Cosign, Identity
@@ -13,7 +14,8 @@ from pipeline.signing import Cosign, Identity
 def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Evidence:
     """Checks all that can be checked without building anything: every byte of the image against its digest, the
     archive inside against its label, each attestation's signature and subject, each verdict's subject, that one
-    signature made for this repository binds them all together, and in a channel that its log knows it with these.
+    signature made for this repository binds them all together, and in a channel that its log knows it with these. Says
+    so where that log was begun again.
 
     Raises:
         VerifyError: the reference names no digest, or something does not hold; the message lists everything at once.
@@ -35,4 +37,6 @@ def verify(reference: str, *, signers: tuple[Identity, ...], registry: Registry,
     known = next((entry for entry in reversed(log.entries) if entry.digest == digest), None)
     if findings := (*judge(evidence, channel=channel), *log.problems, *exchanged(known, evidence)):
         raise VerifyError(told(f"{reference} does not verify", findings))
+    if log.begun:
+        say(f"  {repository}: {log.begun}")
     return evidence

@@ -86,17 +86,19 @@ def collect(
             "(build/NAME/release.json, or `inv status`), and not the image's id?"
         )
     reference = repository.at(digest)
+    # Read before cosign is asked, which tells of damage in its own words: here it is damage, and can be made good.
+    found = registry.manifest(repository, attached(digest, "sig"))
+    there = len(found.layers) if found else 0
     signatures = tuple(
         _signature(payload, signer) for signer in signers for payload in cosign.signatures(reference, by=signer)
     )
-    found = registry.manifest(repository, attached(digest, "sig"))
     contents, damage = _contents(image, repository, registry)
     return Evidence(
         repository=repository,
         digest=digest,
         contents=contents,
         signatures=signatures,
-        unknown=max(0, len(found.layers if found else ()) - len(signatures)),
+        unknown=max(0, there - len(signatures)),
         attestations=_attestations(repository, digest, signers, registry, cosign),
         damage=damage,
     )

@@ -1,6 +1,7 @@
 """A digest from one channel to the next, and back: verified from the registry alone, signed for its place, logged."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from pipeline import policy as policies
 from pipeline.artifacts import Finding
-from pipeline.errors import ContentError, PromoteError, VerifyError
+from pipeline.errors import ContentError, PromoteError, RegistryError, VerifyError
 from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, finding, told, written
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
@@ -104,13 +105,18 @@ def promote(
     return entry
 
 
-def rollback(model: str, *, channel: str, to: str = "", reason: str, now: datetime, office: Office) -> Entry:
+def rollback(
+    model: str, *, channel: str, to: str = "", reason: str, new_log: bool = False, now: datetime, office: Office
+) -> Entry:
     """Puts back the digest that a channel had before, or `to`, which the log has to know; records why.
 
-    It has to verify as it lies in the channel. What a policy asks of new images is not asked of it.
+    It has to verify as it lies in the channel. What a policy asks of new images is not asked of it. With `new_log`, for
+    a channel whose log is lost or broken, `to` is the first entry of another one: all that is known of it then is that
+    a signer signed it for this channel.
 
     Raises:
-        PromoteError: there is no such digest in the log, the log is broken, or the image does not verify.
+        PromoteError: there is no such digest in the log, the log is broken, or the image does not verify; or nothing is
+            wrong with the log that would be begun again.
         RegistryError: the registry does not answer.
     """
     asked = office.policy.channel(channel)
@@ -118,21 +124,22 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
     if not reason.strip():
         raise PromoteError("A rollback needs a reason, which the log keeps: --reason 'what went wrong'.")
     with hold(target, office.holder, registry=office.registry) as still:
-        log = _log(target, asked, office)
+        log = _lost(target, channel, to, asked, office) if new_log else _log(target, asked, office)
         entry = _begun(log, to, target, office)
-        back = entry or _before(log, to, target)
-        evidence = collect(target, back.digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
+        back = entry or (None if new_log else _before(log, to, target))
+        digest = back.digest if back else to
+        evidence = collect(target, digest, signers=asked.signers, registry=office.registry, cosign=office.cosign)
         if findings := (*judge(evidence, channel=channel), *exchanged(back, evidence), *_unknown(office.key, asked)):
-            raise PromoteError(told(f"{model} cannot go back to {back.digest}", findings))
+            raise PromoteError(told(f"{model} cannot go back to {digest}", findings))
         if entry is None:
             entry = logs.following(
                 log,
-                action="rollback",
+                action="begin" if new_log else "rollback",
                 channel=channel,
                 model=model,
-                version=back.version,
-                digest=back.digest,
-                evidence=back.evidence,
+                version=evidence.version,
+                digest=digest,
+                evidence=evidence.bound,
                 source=channel,
                 reason=reason.strip(),
                 by=office.holder.name,
@@ -140,7 +147,7 @@ def rollback(model: str, *, channel: str, to: str = "", reason: str, now: dateti
             )
             _enter(entry, log, target, still, office)
         still()
-        _move(target, channel, back.digest, office.registry)
+        _move(target, channel, digest, office.registry)
     return entry
 
 
@@ -190,13 +197,34 @@ def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[F
     before = log.entries[-2].digest if len(log.entries) > 1 else ""
     if unfinished and unfinished == current and tagged == before:
         return ()
+    if log.current is None:
+        text = f"names {tagged}, and there is no log: it was lost, or somebody else made the tag"
+        cure = (
+            "Restore the log from a copy that you trust. Where there is none, begin another, which says why, with a "
+            "digest that the channel is to have: `inv rollback --new-log --to DIGEST --reason WHY`."
+        )
+        return (finding("log-lost", where, text, cure),)
     if tagged == before:
-        text = f"names {tagged or 'nothing'} still, and the log says {current}: a promotion was not finished"
-        cure = "Run that promotion or rollback again; it goes on from there. If it had ended, somebody moved the tag."
-        return (finding("unfinished", where, text, cure),)
+        # The tag is moved last, and a tag that is put back looks the same: nothing else tells of it.
+        text = (
+            f"names {tagged or 'nothing'}, and the log, which had that before, says {current}: a promotion or rollback "
+            "was not finished, or the tag was moved back behind our back"
+        )
+        return (finding("unfinished", where, text, _finishing(log.current)),)
     text = f"names {tagged or 'nothing'}, and the log says {current or 'nothing'}: the tag was moved behind our back"
     cure = "Find out who did it, and put the channel right: `inv rollback --to` with a digest of the log."
     return (finding("drift", where, text, cure),)
+
+
+def _finishing(last: Entry) -> str:
+    """How the log's last entry is completed, which puts a tag that was moved back right as well."""
+    promoted = f"inv promote --model {last.model} --to {last.channel} --digest {last.digest}"
+    put_back = f"inv rollback --model {last.model} --channel {last.channel} --to {last.digest} --reason WHY"
+    again = promoted if last.action == "promote" else put_back
+    return (
+        f"Either way `{again}` makes the tag name what the log says. If nobody's run broke off at {last.at}, when "
+        f"{last.by} wrote that entry, find out who moved the tag."
+    )
 
 
 def exchanged(entry: Entry | None, evidence: Evidence) -> tuple[Finding, ...]:
@@ -273,6 +301,41 @@ def _log(target: Repository, channel: Channel, office: Office) -> Log:
     return log
 
 
+def _lost(target: Repository, name: str, to: str, channel: Channel, office: Office) -> Log:
+    """An empty log in the place of one that is lost or broken, which is kept under a tag of its own as it is.
+
+    The log itself, if it was begun again with `to` already and only the tag has not been moved.
+
+    Raises:
+        PromoteError: nothing is wrong with the log, or nobody says what the channel is to have.
+    """
+    if not to.startswith("sha256:"):
+        has = _tagged(target, name, office.registry) or "nothing"
+        raise PromoteError(
+            f"{target}: a new log begins with a digest that you vouch for: --to sha256:…. {name} names {has} now, and "
+            "whoever lost the log may have moved that, too."
+        )
+    found = office.registry.manifest(target, logs.TAG)
+    if found is None:
+        return Log(entries=(), blobs=(), problems=())
+    try:
+        log = logs.read(target, signers=channel.signers, registry=office.registry, cosign=office.cosign)
+        whole = bool(log.entries) and not log.problems
+    except ContentError:
+        whole = False
+    if not whole:
+        # A registry takes no manifest whose blobs it has lost: then there is nothing left to look at.
+        with suppress(RegistryError):
+            office.registry.put_manifest(target, f"{logs.TAG}-{found.digest.removeprefix('sha256:')}", found)
+        return Log(entries=(), blobs=(), problems=())
+    if log.current and log.current.action == "begin" and _begun(log, to, target, office):
+        return log
+    raise PromoteError(
+        f"{target}: the log is there and whole, with {len(log.entries)} entries, so none is begun in its place. "
+        "Leave --new-log away to put back a digest that it knows."
+    )
+
+
 def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Office) -> None:
     """Copies and signs, and then holds what arrived to the same conditions as what was sent."""
     digest = evidence.digest
@@ -312,7 +375,12 @@ def _enter(entry: Entry, log: Log, target: Repository, still: Callable[[], None]
 def _before(log: Log, to: str, target: Repository) -> Entry:
     """The entry to go back to: the newest with digest `to`, or the newest with another digest than the current one that
     no rollback has put away since it was promoted."""
-    current = log.current.digest if log.current else ""
+    if log.current is None:
+        raise PromoteError(
+            f"{target}: there is no log, so nothing says what it had before. If it was lost, restore it from a copy "
+            "that you trust, or begin another, which says why: --new-log, with --to and a digest that it is to have."
+        )
+    current = log.current.digest
     away = set[str]()
     for was, now in pairwise(log.entries):
         away = (away | {was.digest} if now.action == "rollback" else away) - {now.digest}
@@ -328,11 +396,15 @@ def _before(log: Log, to: str, target: Repository) -> Entry:
 
 
 def _begun(log: Log, to: str, target: Repository, office: Office) -> Entry | None:
-    """The rollback, to any digest or to `to`, that the log ends with while the tag still names what that put away."""
-    if len(log.entries) < 2 or (newest := log.entries[-1]).action != "rollback" or to not in {"", newest.digest}:
+    """The rollback, to any digest or to `to`, that the log ends with while the tag still names what that put away; or
+    the beginning with `to` of a log that was begun again."""
+    if not log.current or log.current.action == "promote" or to not in {"", log.current.digest}:
         return None
-    tagged = _tagged(target, newest.channel, office.registry)
-    return newest if tagged == log.entries[-2].digest != newest.digest else None
+    tagged = _tagged(target, log.current.channel, office.registry)
+    if log.current.action == "begin":
+        # What a tag named before a log was begun again is in no log, so whoever goes on says what it is to name.
+        return log.current if to and tagged != to else None
+    return log.current if len(log.entries) > 1 and tagged == log.entries[-2].digest != log.current.digest else None
 
 
 def _current(source: Repository, name: str, registry: Registry) -> str:

@@ -15,12 +15,16 @@ from pipeline.evidence import PROMOTION, finding, when
 from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest, parsed
 from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
 
-Action: TypeAlias = Literal["promote", "rollback"]
+# `begin` is the first entry of a log that was begun again, because the one before was lost; its reason says why.
+Action: TypeAlias = Literal["promote", "rollback", "begin"]
 
 TAG = "promotion-log"
 _ARTIFACT = "application/vnd.torchyard.promotion-log.v1+json"
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
-_RESTORE = "Restore the log from a copy that you trust, and look for who can write to this registry."
+_RESTORE = (
+    "Restore the log from a copy that you trust, and look for who can write to this registry. Where there is no copy, "
+    "`inv rollback --new-log --to DIGEST` begins another, which says why."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,13 @@ class Log:
     def current(self) -> Entry | None:
         """What the channel has now, if anything."""
         return self.entries[-1] if self.entries else None
+
+    @property
+    def begun(self) -> str:
+        """That another log was lost: since when, who said so and why. Empty for a log that is as old as its channel."""
+        if not self.entries or (first := self.entries[0]).action != "begin":
+            return ""
+        return f"log begun again on {first.at[:10]} by {first.by}: {first.reason}"
 
 
 def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Log:

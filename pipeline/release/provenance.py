@@ -106,6 +106,8 @@ def _model(archive: Archive) -> Iterator[dict[str, Any]]:
         yield {"name": f"{name} data", "digest": {"sha256": split.sha256}, "annotations": told}
     for name, found in (("weights", archive.trained.weights), ("samples", archive.samples), ("archive", archive.file)):
         yield _file(found, name)
+    if archive.ops:
+        yield _file(archive.ops, "operators")
 
 
 def _package(component: Component) -> dict[str, Any]:

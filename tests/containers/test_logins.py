@@ -156,7 +156,7 @@ def test_a_token_is_not_sent_where_an_upload_goes() -> None:
     assert there.seen == [None]
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [401, 403, 418, 429, 500, 503])
 def test_a_registry_in_trouble_is_not_one_without_signatures(cosign: ToolCosign, tmp_path: Path, status: int) -> None:
     keys(tmp_path / "cosign.key", cosign=cosign)
     with _serving("") as server:
@@ -164,6 +164,8 @@ def test_a_registry_in_trouble_is_not_one_without_signatures(cosign: ToolCosign,
         reference = Repository(host=server.address, path="ours/a").at("sha256:" + "0" * 64)
         with pytest.raises(RegistryError, match="a registry or Sigstore does not answer"):
             cosign.signatures(reference, by=me(tmp_path / "cosign.key"))
+        server.trouble = 404
+        assert cosign.signatures(reference, by=me(tmp_path / "cosign.key")) == ()
 
 
 def test_a_password_stays_with_whom_it_is_for() -> None:

@@ -196,6 +196,20 @@ def test_a_signature_copied_from_another_repository_is_refused(forger: Forger) -
     assert "releases/tiny as releases, and not for this repository" in told
 
 
+def test_a_signature_copied_from_another_stage_is_refused(yard: Yard) -> None:
+    """First with the repository that it was made for, as of another channel there; then into production's."""
+    yard.promote("staging")
+    office, staging = yard.office, yard.repository("staging")
+    channel = office.policy.channel("production")
+    there = replace(channel, folder=office.policy.channel("staging").folder)
+    moved = replace(office, policy=replace(office.policy, channels={**office.policy.channels, "production": there}))
+    with pytest.raises(PromoteError, match=rf"signature-of-another-place(.|\n)*is signed for {staging} as staging"):
+        rollback(NAME, channel="production", to=yard.digest, reason="an attack", now=datetime.now(UTC), office=moved)
+    office.cosign.copy(staging.at(yard.digest), f"{yard.repository('production')}:production")
+    row = next(row for row in status((NAME,), now=datetime.now(UTC), office=office) if row.channel == "production")
+    assert (row.digest, row.problems) == (yard.digest, ("signature-of-another-place", "log-lost"))
+
+
 def test_an_unsigned_image_is_refused(forger: Forger) -> None:
     forger.put("sig")
     assert "unsigned: " in _refused(forger.yard)
@@ -353,6 +367,35 @@ def test_a_changed_log_is_refused(yard: Yard) -> None:
     store.put_manifest(where, logs.TAG, manifest(whole.config, whole.layers[1:]))
     assert "log-chain: " in _refused(yard, "production")
     store.put_manifest(where, logs.TAG, whole)
+    assert yard.promote("production", dry_run=True) is None
+
+
+def test_a_lost_log_is_begun_again_by_whom_says_why(yard: Yard, capsys: pytest.CaptureFixture[str]) -> None:
+    yard.promote("staging")
+    store, where, now = yard.office.registry, yard.repository("staging"), datetime.now(UTC)
+    whole = store.manifest(where, logs.TAG)
+    assert whole
+    # Our registry deletes nothing; a log without an entry is as good as none.
+    lost = manifest(whole.config, ())
+    store.put_manifest(where, logs.TAG, lost)
+    with pytest.raises(PromoteError, match=r"(?s)log-lost.*it was lost.*inv rollback --new-log"):
+        yard.promote("staging")
+    begin = partial(rollback, NAME, channel="staging", to=yard.digest, new_log=True, now=now, office=yard.office)
+    with pytest.raises(PromoteError, match="needs a reason"):
+        begin(reason="")
+    entry = begin(reason="the disk broke")
+    assert (entry.sequence, entry.action, entry.previous, entry.reason) == (1, "begin", "", "the disk broke")
+    assert (_log(yard, "staging").entries, _log(yard, "staging").problems) == ((entry,), ())
+    assert store.manifest(where, f"{logs.TAG}-{lost.digest.removeprefix('sha256:')}") == lost
+    with pytest.raises(PromoteError, match="the log is there and whole"):
+        begin(reason="again")
+    row = next(row for row in status((NAME,), now=now, office=yard.office) if row.channel == "staging")
+    assert (row.problems, row.begun) == ((), f"log begun again on {entry.at[:10]} by somebody@here: the disk broke")
+    capsys.readouterr()
+    signers = tuple(yard.office.policy.signers.values())
+    verify(where.at(yard.digest), signers=signers, registry=store, cosign=yard.office.cosign)
+    assert row.begun in capsys.readouterr().out
+    assert yard.promote("staging") is None
     assert yard.promote("production", dry_run=True) is None
 
 

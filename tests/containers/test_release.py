@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import tarfile
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,29 +18,36 @@ from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
+from in_toto_attestation.v1 import statement_pb2
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from pipeline import pins
-from pipeline.artifacts import Limits, ModelSpec, Release
+from pipeline.artifacts import Archive, File, Limits, ModelSpec, Release
+from pipeline.assemble import assemble
 from pipeline.diff import diff
 from pipeline.engine import Job, Mount
 from pipeline.engine.docker import DockerEngine
 from pipeline.errors import ReleaseError, VerifyError
 from pipeline.evidence import (
     CYCLONEDX,
+    GATES,
     PROVENANCE,
     SPDX,
     TEST_RESULT,
     Attestation,
     Evidence,
     when,
+    written,
 )
+from pipeline.evidence.collecting import attached
 from pipeline.fetch import fetch
 from pipeline.line import Line
-from pipeline.oci import parse
+from pipeline.oci import Repository, parse
+from pipeline.records import plain
 from pipeline.release import Desk, release
-from pipeline.release.provenance import LOCAL
+from pipeline.release.provenance import LOCAL, Making, Source
+from pipeline.release.source import source
 from pipeline.reproduce import device, reproduce
 from pipeline.signing import PASSPHRASE, Identity, Key, ToolCosign, me
 from pipeline.verify import verify
@@ -86,11 +94,24 @@ def test_a_release_verifies_and_says_how_it_was_made(evidence: Evidence, release
         assert re.fullmatch("[0-9a-f]{64}", records[f"record of {step}"])
 
 
+def test_what_the_gates_found_is_attested(evidence: Evidence, released: Release) -> None:
+    assert [each.verdict.gate for each in released.judgements] == list(GATES)
+    for each in released.judgements:
+        attested = evidence.attestation(f"{TEST_RESULT} {each.verdict.gate}")
+        assert attested
+        assert attested.verdict == {"at": each.at, **plain(each.verdict)}
+        rules = sorted({finding.rule for finding in each.verdict.findings if finding.level != "info"})
+        assert (attested.predicate["result"], attested.predicate["warnedTests"]) == (
+            "WARNED" if rules else "PASSED",
+            rules,
+        )
+
+
 def _is_deb(material: dict[str, Any]) -> bool:
     return str(material.get("uri", "")).startswith("pkg:deb/")
 
 
-def test_strict_validators_accept_sboms_and_provenance(released: Release, evidence: Evidence) -> None:
+def test_strict_validators_accept_sboms_and_provenance(released: Release, evidence: Evidence, desk: Desk) -> None:
     boms = {file.path.name: file.path for file in released.sboms}
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(boms["cyclonedx.json"].read_text()) is None
     document = parse_file(str(boms["spdx.json"]))
@@ -98,6 +119,16 @@ def test_strict_validators_accept_sboms_and_provenance(released: Release, eviden
     found = evidence.attestation(PROVENANCE)
     assert found
     json_format.ParseDict(dict(found.predicate), provenance_pb2.Provenance())
+    (by,) = _signer(desk.key)
+    reference = f"{released.repository}@{released.digest}"
+    (statement,) = desk.cosign.attestations(reference, kind=PROVENANCE, by=by)
+    parsed = json_format.ParseDict(json.loads(statement), statement_pb2.Statement())
+    assert [dict(each.digest) for each in parsed.subject] == [{"sha256": released.digest.removeprefix("sha256:")}]
+    # What was validated is what is attested.
+    for kind, name in ((CYCLONEDX, "cyclonedx.json"), (SPDX, "spdx.json")):
+        attested = evidence.attestation(kind)
+        assert attested
+        assert attested.predicate == json.loads(boms[name].read_text())
 
 
 def test_every_file_of_the_image_is_in_the_sbom(released: Release, desk: Desk) -> None:
@@ -177,6 +208,9 @@ def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_pat
     found = {file.path.name: file.sha256 for file in files}
     archive = released.image.archive
     assert found == {file.path.name: file.sha256 for file in (archive.file, archive.contract, archive.samples)}
+    # What it was held against comes with it.
+    assert json.loads((tmp_path / "contract.json").read_text())["metrics"] == archive.metrics
+    assert archive.metrics.keys() == {"accuracy"}
 
 
 def test_an_archive_is_kept_in_another_store_too(
@@ -216,6 +250,68 @@ def test_a_release_again_changes_nothing_but_its_times(tiny_line: Line, desk: De
     again = tiny_line.release(desk, releases=f"127.0.0.1:{REGISTRIES[0]}/releases", source=SOURCE)
     assert (again.digest, again.sent) == (released.digest, 0)
     assert released.sent > 0
+
+
+def _kept(repository: str, what: str) -> set[str]:
+    """What of `_layers` or `_manifests/revisions` the first registry has in a repository, by digest."""
+    folder = f"/var/lib/registry/docker/registry/v2/repositories/{repository}/{what}/sha256"
+    client = docker.from_env()
+    try:
+        chunks, _ = client.containers.get(f"torchyard-registry-{REGISTRIES[0]}").get_archive(folder)
+        with tarfile.open(fileobj=BytesIO(b"".join(chunks))) as found:
+            return {f"sha256:{member.name.split('/')[1]}" for member in found if member.name.endswith("/link")}
+    finally:
+        client.close()
+
+
+def _changed(archive: Archive, folder: Path) -> Archive:
+    """The same with other weights: a program that nobody runs here, in a contract that names it."""
+    spec = replace(archive.trained.spec, version="1.0.1")
+    (folder / archive.file.path.name).write_bytes(archive.file.path.read_bytes() + b"other weights")
+    file, contract = File.of(folder / archive.file.path.name), json.loads(archive.contract.path.read_text())
+    contract["archive"] |= {"sha256": file.sha256, "size": file.size}
+    (folder / archive.contract.path.name).write_text(json.dumps(contract))
+    trained = replace(archive.trained, spec=spec)
+    return replace(archive, file=file, contract=File.of(folder / archive.contract.path.name), trained=trained)
+
+
+def test_of_another_model_in_the_same_image_nothing_else_is_sent(
+    released: Release, desk: Desk, engine: DockerEngine, tmp_path: Path
+) -> None:
+    """The model layer, configurations, what is attested and signed, the archive for `inv fetch`; and no other blob."""
+    path = f"changed/{NAME}"
+    where = Repository(host=f"127.0.0.1:{REGISTRIES[0]}", path=path)
+    desk.cosign.copy(f"{released.repository}@{released.digest}", f"{where}:before")
+    desk.cosign.copy(f"{released.repository}@{released.model}", f"{where}:archive-before")
+    before = {what: _kept(path, what) for what in ("_layers", "_manifests/revisions")}
+    runtime, epoch = engine.find(released.image.runtime), pins.load().serving_root.epoch
+    assert runtime
+    image = assemble(_changed(released.image.archive, tmp_path), runtime=runtime, epoch=epoch, engine=engine)
+    subjects = {"check": f"sha256:{image.archive.file.sha256}", "audit": image.digest, "smoke": image.digest}
+    judged = tuple(
+        replace(each, verdict=replace(each.verdict, digest=subjects[each.verdict.gate])) for each in released.judgements
+    )
+    moment = written(datetime.now(UTC))
+    making = Making(source=SOURCE, engine="20.10.24", fetched=moment, finished=moment, records=())
+    try:
+        made = release(image, judgements=judged, repository=where, making=making, out=tmp_path / "out", desk=desk)
+    finally:
+        engine.remove((image.tag,))
+    names = (made.digest, *(attached(made.digest, what) for what in ("att", "sig")))
+    names += (made.model, attached(made.model, "sig"))
+    pushed, *others = (found for name in names if (found := desk.registry.manifest(where, name)))
+    assert len(others) == len(names) - 1
+    # Of the image itself that is one layer.
+    assert made.sent == pushed.layers[-1].size
+    ours = {pushed.config.digest, pushed.layers[-1].digest}
+    for each in others:
+        ours |= {each.config.digest, *(layer.digest for layer in each.layers)}
+    sent = {what: _kept(path, what) - known for what, known in before.items()}
+    assert sent["_manifests/revisions"] == {each.digest for each in (pushed, *others)}
+    assert sent["_layers"] == ours - before["_layers"]
+    assert sent["_layers"] & {layer.digest for layer in pushed.layers} == {pushed.layers[-1].digest}
+    # What did not change of the archive is not sent again either.
+    assert f"sha256:{image.archive.samples.sha256}" in before["_layers"]
 
 
 def test_an_image_that_was_not_judged_is_not_released(tiny_line: Line, desk: Desk, released: Release) -> None:
@@ -291,6 +387,27 @@ def test_what_differs_between_two_releases_is_told(evidence: Evidence) -> None:
         "  layers",
     ]
     assert told[-1] == f"  layers: {shared - 1} shared, 1 only before, 1 only after"
+
+
+def test_the_commit_and_what_is_beside_it_are_told_and_nobodys_password(tmp_path: Path) -> None:
+    def git(*arguments: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.com")
+        done = subprocess.run(
+            ["git", "-C", str(tmp_path), *who, *arguments], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    with pytest.raises(ReleaseError, match="work in a git repository with a commit"):
+        source(tmp_path / "nowhere")
+    git("init", "--quiet")
+    with pytest.raises(ReleaseError, match="git does not tell which commit this is"):
+        source(tmp_path)
+    git("commit", "--quiet", "--allow-empty", "--message=first")
+    first = source(tmp_path)
+    assert first == Source(revision=git("rev-parse", "HEAD"), remote="", clean=True)
+    git("remote", "add", "origin", "https://me:planted-password@example.com/models.git")
+    (tmp_path / "model.py").touch()
+    assert source(tmp_path) == replace(first, remote="https://example.com/models.git", clean=False)
 
 
 def test_a_tag_is_nothing_to_verify(released: Release, desk: Desk) -> None:

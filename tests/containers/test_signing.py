@@ -8,7 +8,7 @@ import pytest
 
 from pipeline import images, pins
 from pipeline.engine.docker import DockerEngine
-from pipeline.errors import ContainerFailed, ReleaseError
+from pipeline.errors import ContainerFailed, CosignError, ReleaseError
 from pipeline.signing import PASSPHRASE, PRIVATE_KEY, Identity, ToolCosign
 from pipeline.sigstore import GITHUB, Claimed
 
@@ -49,6 +49,16 @@ def test_a_key_in_the_environment_needs_its_passphrase(
     monkeypatch.setenv(PASSPHRASE, "guessed")
     with pytest.raises(ContainerFailed, match="decrypt"):
         cosign.sign_bytes(CONTENT, key=tmp_path / "cosign.key")
+
+
+def test_a_key_that_is_none_is_not_somebody_whose_signatures_are_missing(
+    cosign: ToolCosign, keys: tuple[str, Identity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PRIVATE_KEY, keys[0])
+    signature = cosign.sign_bytes(CONTENT, key=tmp_path / "cosign.key")
+    (tmp_path / "nonsense.pub").write_text("nonsense")
+    with pytest.raises(CosignError, match=r"(?s)could not find out.*PEM decoding failed.*says nothing about"):
+        cosign.verifies(CONTENT, signature, by=Identity(name="nonsense", key=tmp_path / "nonsense.pub"))
 
 
 def test_a_signature_that_brings_a_key_of_its_own_is_none(

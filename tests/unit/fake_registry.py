@@ -30,6 +30,10 @@ class FakeRegistry:
         self._manifests[str(repository), name] = manifest
         self._manifests[str(repository), manifest.digest] = manifest
 
+    def delete(self, repository: Repository, tag: str) -> None:
+        """Takes a tag away, as somebody may who can write there."""
+        del self._manifests[str(repository), tag]
+
     def blob(self, repository: Repository, digest: str) -> bytes:
         if digest not in self._blobs:
             raise ContentError(f"The registry at {repository.host} refuses GET of {digest} with 404")

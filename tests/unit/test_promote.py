@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 from pipeline import policy
-from pipeline.errors import PromoteError, RegistryError, ReleaseError, VerifyError
+from pipeline.artifacts import Finding
+from pipeline.errors import ContentError, CosignError, PromoteError, RegistryError, ReleaseError, VerifyError
 from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
 from pipeline.evidence.collecting import attached
 from pipeline.oci import DOCKER_MANIFEST, Manifest, Registry, Repository, digest_of, manifest
@@ -27,7 +28,7 @@ from pipeline.promote import Office, approve, drift, lock, promote, rollback
 from pipeline.promote import log as logs
 from pipeline.promote.lock import Holder
 from pipeline.settings import HOME
-from pipeline.signing import STATEMENT, Key, attested
+from pipeline.signing import STATEMENT, Identity, Key, attested
 from pipeline.sigstore import GITHUB, TOKEN, Claimed
 from pipeline.status import status
 from pipeline.verify import verify
@@ -693,7 +694,208 @@ def test_drift_is_a_tag_that_the_log_does_not_end_with(office: Office) -> None:
     assert drift(log, "", where="here", unfinished=log.current.digest) == ()
     assert [each.rule for each in drift(log, "", where="here")] == ["unfinished"]
     assert [each.rule for each in drift(log, "sha256:7", where="here")] == ["drift"]
-    assert [each.rule for each in drift(replace(log, entries=()), "sha256:7", where="here")] == ["drift"]
+    assert [each.rule for each in drift(replace(log, entries=()), "sha256:7", where="here")] == ["log-lost"]
+
+
+def test_a_tag_that_is_one_entry_behind_is_told_as_both_that_it_may_be(office: Office) -> None:
+    """Whether a promotion broke off, or somebody put the tag back: the same command puts it right."""
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, where = office.registry, office.repository("staging", "tiny")
+
+    def put_back(digest: str) -> Finding:
+        found = store.manifest(where, digest)
+        assert found
+        store.put_manifest(where, "staging", found)
+        (told,) = drift(_log(office), digest, where="here")
+        assert told.rule == "unfinished"
+        assert "was not finished, or the tag was moved back behind our back" in told.message
+        assert "If nobody's run broke off at 2026-11-25T12:00:00Z, when me@here wrote that entry, find out" in told.fix
+        return told
+
+    assert f"`inv promote --model tiny --to staging --digest {second}`" in put_back(first).fix
+    assert promote("tiny", to="staging", digest=second, now=NOW, office=office)
+    assert (_has(office, "staging"), len(_log(office).entries)) == (second, 2)
+    rollback("tiny", channel="staging", reason="slower", now=NOW, office=office)
+    told = put_back(second)
+    assert f"`inv rollback --model tiny --channel staging --to {first} --reason WHY`" in told.fix
+    rollback("tiny", channel="staging", to=first, reason="the tag was moved", now=NOW, office=office)
+    assert (_has(office, "staging"), len(_log(office).entries)) == (first, 3)
+
+
+def _lose_the_log(office: Office, how: str = "deleted") -> None:
+    """Of a log that was overwritten, something is left: nonsense, or a manifest whose entries are gone."""
+    store, where = office.registry, office.repository("staging", "tiny")
+    assert isinstance(store, FakeRegistry)
+    found = store.manifest(where, logs.TAG)
+    assert found
+    if how == "deleted":
+        store.delete(where, logs.TAG)
+    elif how == "nonsense":
+        store.put_manifest(where, logs.TAG, Manifest(media_type="text/plain", content=b"[]"))
+    elif how == "entries gone":
+        gone = tuple(replace(layer, digest="sha256:" + "0" * 64) for layer in found.layers)
+        store.put_manifest(where, logs.TAG, manifest(found.config, gone))
+    else:
+        store.put_manifest(where, logs.TAG, manifest(found.config, found.layers[1:]))
+
+
+def test_a_lost_log_is_not_healed_by_itself(office: Office) -> None:
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    promote("tiny", to="production", now=NOW, office=office)
+    _lose_the_log(office)
+    acts: tuple[Callable[[], object], ...] = (
+        lambda: promote("tiny", to="staging", now=NOW, office=office),
+        lambda: promote("tiny", to="production", now=NOW, office=office),
+    )
+    for act in acts:
+        with pytest.raises(PromoteError, match=r"(?s)log-lost.*there is no log: it was lost.*rollback --new-log --to"):
+            act()
+    for to in ("", first):
+        with pytest.raises(PromoteError, match="there is no log, so nothing says what it had before"):
+            rollback("tiny", channel="staging", to=to, reason="slower", now=NOW, office=office)
+    rows = {row.channel: row.problems for row in status(("tiny",), now=NOW, office=office)}
+    assert rows == {"releases": (), "staging": ("log-lost",), "production": ()}
+    assert _log(office).entries == ()
+
+
+@pytest.mark.parametrize("how", ["deleted", "nonsense", "entries gone", "first entry gone"])
+def test_a_lost_log_is_begun_again_by_whom_says_why(
+    office: Office, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    _lose_the_log(office, how)
+    store, where = office.registry, office.repository("staging", "tiny")
+    left = store.manifest(where, logs.TAG)
+    with pytest.raises(PromoteError, match="needs a reason"):
+        rollback("tiny", channel="staging", to=first, reason="", new_log=True, now=NOW, office=office)
+    with pytest.raises(PromoteError, match=f"a digest that you vouch for.*staging names {second} now"):
+        rollback("tiny", channel="staging", reason="the disk broke", new_log=True, now=NOW, office=office)
+    assert store.manifest(where, logs.TAG) == left
+
+    entry = rollback("tiny", channel="staging", to=first, reason="the disk broke", new_log=True, now=NOW, office=office)
+    assert (entry.sequence, entry.action, entry.digest, entry.reason) == (1, "begin", first, "the disk broke")
+    log = _log(office)
+    assert (log.entries, log.problems, _has(office, "staging")) == ((entry,), (), first)
+    assert store.manifest(where, f"{logs.TAG}-{left.digest.removeprefix('sha256:')}" if left else "nothing") == left
+
+    # It stays to be seen, whatever comes after it.
+    for digest in (first, second):
+        promote("tiny", to="staging", digest=digest, now=NOW, office=office)
+        begun = "log begun again on 2026-11-25 by me@here: the disk broke"
+        row = next(row for row in status(("tiny",), now=NOW, office=office) if row.channel == "staging")
+        assert (row.digest, row.problems) == (digest, ())
+        assert row.line().endswith(f"in order; {begun}")
+        capsys.readouterr()
+        signers = tuple(office.policy.signers.values())
+        verify(where.at(digest), signers=signers, registry=store, cosign=office.cosign)
+        assert f"  {where}: {begun}" in capsys.readouterr().out
+    assert [each.sequence for each in _log(office).entries] == [1, 2]
+    assert rollback("tiny", channel="staging", reason="slower", now=NOW, office=office).digest == first
+
+
+def test_a_log_that_is_whole_is_not_begun_again(office: Office) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    with pytest.raises(PromoteError, match="the log is there and whole, with 1 entries"):
+        rollback("tiny", channel="staging", to=digest, reason="a drill", new_log=True, now=NOW, office=office)
+    _lose_the_log(office)
+    rollback("tiny", channel="staging", to=digest, reason="a drill", new_log=True, now=NOW, office=office)
+    with pytest.raises(PromoteError, match="the log is there and whole, with 1 entries"):
+        rollback("tiny", channel="staging", to=digest, reason="again", new_log=True, now=NOW, office=office)
+    assert len(_log(office).entries) == 1
+
+
+def test_only_what_a_signer_signed_for_the_channel_begins_a_log(office: Office, tmp_path: Path) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    other = _release(office, b"other weights")
+    _lose_the_log(office)
+    with pytest.raises(VerifyError, match="the registry has nothing with this digest"):
+        rollback("tiny", channel="staging", to=other, reason="why", new_log=True, now=NOW, office=office)
+    office.cosign.copy(office.repository(RELEASES, "tiny").at(other), f"{office.repository('staging', 'tiny')}:x")
+    with pytest.raises(PromoteError, match="signature-of-another-place"):
+        rollback("tiny", channel="staging", to=other, reason="why", new_log=True, now=NOW, office=office)
+    (tmp_path / "cosign.pub").write_bytes(b"theirs")
+    theirs = replace(office, key=tmp_path / "cosign.key")
+    with pytest.raises(PromoteError, match="none of the signers of staging"):
+        rollback("tiny", channel="staging", to=digest, reason="why", new_log=True, now=NOW, office=theirs)
+    assert _log(office).entries == ()
+
+
+def test_a_log_that_was_begun_again_before_the_tag_moved_is_completed(office: Office) -> None:
+    store = _Dying()
+    office = replace(office, registry=store, cosign=FakeCosign(store))
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    second = _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    for new_log in (True, False):
+        _lose_the_log(office)
+        store.broken = True
+        with pytest.raises(RegistryError):
+            rollback("tiny", channel="staging", to=first, reason="lost", new_log=True, now=NOW, office=office)
+        store.broken = False
+        assert _has(office, "staging") == second
+        entry = rollback("tiny", channel="staging", to=first, reason="lost", new_log=new_log, now=NOW, office=office)
+        assert (_log(office).entries, _has(office, "staging")) == ((entry,), first)
+        found = store.manifest(office.repository("staging", "tiny"), second)
+        assert found
+        store.put_manifest(office.repository("staging", "tiny"), "staging", found)
+
+
+def test_a_cosign_that_fails_loses_no_log_and_brings_nothing_again(office: Office) -> None:
+    """What could not be looked at is neither lost nor damaged."""
+
+    class Failing(FakeCosign):
+        def verifies(self, *_: Any, **__: Any) -> bool:
+            raise CosignError("cosign verify-blob could not find out who signed")
+
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    assert isinstance(office.registry, FakeRegistry)
+    failing = replace(office, cosign=Failing(office.registry))
+    with pytest.raises(CosignError):
+        rollback("tiny", channel="staging", to=digest, reason="why", new_log=True, now=NOW, office=failing)
+
+    class FailingThere(FakeCosign):
+        def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
+            if "/staging/" in reference:
+                raise CosignError("cosign verify-attestation could not find out who signed")
+            return super().attestations(reference, kind=kind, by=by)
+
+    with pytest.raises(CosignError):
+        promote("tiny", to="staging", now=NOW, office=replace(office, cosign=FailingThere(office.registry)))
+    row = next(row for row in status(("tiny",), now=NOW, office=failing) if row.channel == "staging")
+    assert row.line().endswith("cosign verify-blob could not find out who signed")
+    assert len(_log(office).entries) == 1
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[" * 100_000])
+def test_signatures_that_nobody_can_read_are_brought_again(office: Office, content: bytes) -> None:
+    """cosign would tell of them in its own words; here it is damage, and can be made good."""
+
+    class Strict(FakeCosign):
+        def signatures(self, reference: str, *, by: Identity) -> tuple[dict[str, Any], ...]:
+            try:
+                return super().signatures(reference, by=by)
+            except ContentError as error:
+                raise CosignError("cosign verify could not find out who signed") from error
+
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store = office.registry
+    assert isinstance(store, FakeRegistry)
+    nonsense = Manifest(media_type="text/plain", content=content)
+    store.put_manifest(office.repository("staging", "tiny"), attached(digest, "sig"), nonsense)
+    assert promote("tiny", to="staging", now=NOW, office=replace(office, cosign=Strict(store)))
+    assert promote("tiny", to="production", now=NOW, office=office)
 
 
 def test_nothing_comes_from_an_empty_channel(office: Office) -> None:

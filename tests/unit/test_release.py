@@ -12,7 +12,7 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from pipeline.artifacts import Archive, Judgement, ServingImage, Split, Verdict
+from pipeline.artifacts import Archive, DataOrigin, File, Judgement, ServingImage, Split, Verdict
 from pipeline.errors import ReleaseError
 from pipeline.oci import Repository
 from pipeline.release import Desk, inventory, provenance, release, sbom
@@ -159,6 +159,55 @@ def test_the_sbom_has_what_syft_saw_and_all_the_rest(tmp_path: Path) -> None:
     assert again == made
 
 
+def _syft_spdx() -> dict[str, Any]:
+    """What syft says of a folder in which it knows no package."""
+    root = {"SPDXID": "SPDXRef-Root", "name": "tiny", "versionInfo": "1.0.0", "downloadLocation": "NOASSERTION"}
+    return {
+        "SPDXID": "SPDXRef-DOCUMENT",
+        "spdxVersion": "SPDX-2.3",
+        "name": "tiny",
+        "packages": [root],
+        "relationships": [
+            {
+                "spdxElementId": "SPDXRef-DOCUMENT",
+                "relationshipType": "DESCRIBES",
+                "relatedSpdxElement": root["SPDXID"],
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize("origin", [DataOrigin(source="two photographs", license="CC-BY-2.0 AND MIT"), DataOrigin()])
+def test_what_the_data_is_licensed_under_reaches_sboms_and_provenance(tmp_path: Path, origin: DataOrigin) -> None:
+    archive = values.archive(tmp_path)
+    spec = archive.trained.spec
+    told = replace(spec, training=replace(spec.training, data=origin))
+    archive = replace(archive, trained=replace(archive.trained, spec=told))
+    components, _ = _listed(tmp_path / "image", FILES)
+    digest = "sha256:" + "d" * 64
+
+    bom = sbom.cyclonedx(_syft(), components, archive, digest=digest, trainer="sha256:7")
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)) is None
+    data = [each for each in bom["components"] if each["name"] in {"tiny-training-data", "tiny-held-out-data"}]
+    assert [each.get("licenses") for each in data] == [[{"expression": origin.license}] if origin.license else None] * 2
+    assert all((f"Source: {origin.source}." in each["description"]) is bool(origin.source) for each in data)
+
+    packages = {each["name"]: each for each in sbom.spdx(_syft_spdx(), components, archive, digest=digest)["packages"]}
+    for name, split in archive.trained.data.items():
+        package = packages[f"tiny-{name}-data"]
+        assert package["licenseDeclared"] == (origin.license or "NOASSERTION")
+        assert package["comment"] == f"{split.items} items. {origin.source}".strip()
+    # The model has its own.
+    assert packages["model.pt"]["licenseDeclared"] == "Apache-2.0"
+
+    made = provenance.predicate(_image(archive), components, (), _making())["buildDefinition"]
+    assert made["internalParameters"]["training"]["data"] == {"source": origin.source, "license": origin.license}
+    materials = {each["name"]: each for each in made["resolvedDependencies"] if "name" in each}
+    for name, split in archive.trained.data.items():
+        notes = {"items": split.items, "source": origin.source, "license": origin.license}
+        assert materials[f"{name} data"]["annotations"] == notes
+
+
 def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     image = _image(values.archive(tmp_path))
     components, _ = _listed(tmp_path / "image", FILES)
@@ -177,6 +226,18 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     assert next(each for each in materials if each.get("name") == "training data")["digest"] == {"sha256": "a" * 64}
     assert {"archive", "weights", "model_src/tiny/model.py", "pkg:deb/debian/libc6@2.41-12?distro=debian-13"} <= names
     assert any(name.startswith("pkg:pypi/torch@2.8.0") for name in names)
+    assert "operators" not in names
+    library = File(path=tmp_path / "ops.so", sha256="b" * 64, size=1)
+    compiled = replace(image, archive=replace(image.archive, ops=library))
+    (material,) = [each for each in _materials(compiled, components) if each.get("name") == "operators"]
+    assert material["digest"] == {"sha256": library.sha256}
+
+
+def _materials(image: ServingImage, components: tuple[Component, ...]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = provenance.predicate(image, components, (), _making())["buildDefinition"][
+        "resolvedDependencies"
+    ]
+    return found
 
 
 def _image(archive: Archive) -> ServingImage:
