@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from pipeline import images, pins
 from pipeline.artifacts import Release
@@ -179,6 +180,20 @@ def test_a_release_is_made_again_from_the_sources_of_a_copy(copy: Copy, released
     assert {"training data", "weights", "archive", "model layer", "image"} <= same.keys()
     assert same["archive"] == released.image.archive.file.sha256
     assert "OTHER" not in told
+
+
+def test_a_registry_is_started_once_and_stopped(copy: Copy) -> None:
+    port = ("--port", "5973")
+    try:
+        for _ in range(2):
+            assert "The registry answers at 127.0.0.1:5973" in copy.inv("registry", *port)
+            assert requests.get("http://127.0.0.1:5973/v2/", timeout=10).status_code == 200
+    finally:
+        told = copy.inv("registry", *port, "--stop")
+    assert "stopped the registry at 127.0.0.1:5973" in told
+    with pytest.raises(requests.ConnectionError):
+        requests.get("http://127.0.0.1:5973/v2/", timeout=10)
+    assert "no registry of ours runs at 127.0.0.1:5973" in copy.inv("registry", *port, "--stop")
 
 
 def _repository(path: str) -> Repository:
