@@ -588,17 +588,33 @@ def test_an_answer_for_which_there_is_no_room_is_a_503(app: App, monkeypatch: py
     assert app._bodies.held == 2 * MAX_BODY - len(body)
 
 
-def test_a_client_that_leaves_before_it_has_taken_its_answer_holds_nothing(
+def test_an_answer_that_would_never_fit_is_sent_where_nothing_else_is_held(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app_module, "_LARGE_ANSWER", 50)
+    body = _json()
+    app._bodies = Bodies(largest=MAX_BODY, most=len(body))
+    held, (start, *_) = _sending(app, body)
+    size = int(dict(start["headers"])[b"content-length"])
+    assert size > len(body)
+    assert (start["status"], held, app._bodies.held) == (200, [size] * 3, 0)
+
+
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_client_that_leaves_before_it_has_taken_its_answer_holds_nothing(
+    app: App, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Also where its answer has not begun, since it has not taken the one before."""
+    monkeypatch.setattr(app_module, "_LARGE_ANSWER", 50)
+    sent = list[dict[str, Any]]()
 
     async def leave() -> None:
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": _json()}
 
         async def send(message: dict[str, Any]) -> None:
-            if message["type"] == "http.response.body" and not message.get("more_body"):
+            sent.append(message)
+            if len(sent) > at:
                 await asyncio.sleep(60)
 
         scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}

@@ -119,6 +119,20 @@ def test_too_little_memory_is_a_413(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert refused.value.status == 413
 
 
+class Gone(ThreadPoolExecutor):
+    """Was ended while it had nothing to do, and takes no work."""
+
+    def submit(self, _: Any, /, *__: Any, **___: Any) -> Any:
+        raise BrokenProcessPool
+
+
+def test_a_process_that_was_ended_while_it_was_idle_costs_nobody_anything(tmp_path: Path) -> None:
+    assert _parse(tmp_path, _body(), Gone(1), Pickling(1)).id == "7"
+    # Nor does it begin anew for ever.
+    with pytest.raises(Refusal, match="takes more memory"):
+        _parse(tmp_path, _body(), Gone(1), Gone(1))
+
+
 def test_a_process_that_was_ended_is_replaced(tmp_path: Path) -> None:
     waiting = iter([Broken(1), Pickling(1)])
     parser = Elsewhere(contract.read(models.write(tmp_path)), lambda: next(waiting))

@@ -1,13 +1,15 @@
 """The gRPC server on a fake HTTP/2 and without sockets: services, statuses, limits, deadlines and the end."""
 
 import asyncio
+import gc
 import gzip
 import json
 import threading
 import time
+import weakref
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from server.grpc.messages import Messages
 from server.grpc.rpc import Server
 from server.grpc.rpc_connection import Connection, Limits, Served
 from server.grpc.service import Services
-from server.grpc.status import Code
+from server.grpc.status import Code, Failed
 from server.http.app import State
 from server.inference.statistics import Statistics
 from server.model import contract
@@ -48,6 +50,7 @@ class Here:
     statistics: Statistics = field(default_factory=Statistics)
     raises: Exception | None = None
     waits: bool = False
+    gate: asyncio.Event | None = None
     deadlines: list[float | None] = field(default_factory=list)
     cancelled: int = 0
 
@@ -55,6 +58,8 @@ class Here:
         self.deadlines.append(deadline)
         if self.raises:
             raise self.raises
+        if self.gate:
+            await self.gate.wait()
         if self.waits:
             try:
                 await asyncio.sleep(60)
@@ -613,6 +618,87 @@ def test_answers_that_nobody_reads_count_and_further_ones_are_refused(make: Make
     statuses = [answer.status for answer in stage.reader.answers.values()]
     assert len(statuses) == 30
     assert set(statuses) == {Code.OK, Code.RESOURCE_EXHAUSTED}
+
+
+def test_answers_that_are_ready_together_count_one_after_the_other(make: Make) -> None:
+    """Also before any of them is handed to the transport."""
+    outputs = [{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("y", "z")]
+    stage = make("pair", held=30_000, outputs=outputs)
+    rows = np.ones((300, 3), np.float32)
+    asked = stage.request(
+        inputs=[{"name": "x", "datatype": "FP32", "shape": list(rows.shape)}], raw_input_contents=[rows.tobytes()]
+    )
+
+    async def together() -> None:
+        connection = stage.connect()[0]
+        # The client's window of 65,535 bytes takes the first ones.
+        for number in range(1, 19, 2):
+            connection.data_received(grpc_frames.call(number, INFER, asked))
+            await asyncio.sleep(0.001)
+        stage.inference.gate = asyncio.Event()
+        for number in range(21, 31, 2):
+            connection.data_received(grpc_frames.call(number, INFER, asked))
+        await asyncio.sleep(0.001)
+        stage.inference.gate.set()
+        await asyncio.sleep(0.001)
+        assert 30_000 - 2 * rows.nbytes - 1000 < stage.served.held <= 30_000
+        connection.connection_lost(None)
+        assert stage.served.held == 0
+
+    asyncio.run(together())
+
+
+@pytest.mark.parametrize("encoding", ["", "gzip"])
+def test_an_answer_that_would_never_fit_is_sent_where_nothing_else_is_held(make: Make, encoding: str) -> None:
+    rows = np.random.default_rng(0).random((200, 3), np.float32)
+    stage = make()
+    content = stage.request(
+        inputs=[{"name": "x", "datatype": "FP32", "shape": list(rows.shape)}], raw_input_contents=[rows.tobytes()]
+    )
+    sent = gzip.compress(content) if encoding else content
+    # Room for the request, as it came and as it became, and half of the answer.
+    held = len(content) + (len(sent) if encoding else 0) + rows.nbytes // 2
+    stage.served.limits = replace(stage.served.limits, held=held)
+    data = grpc_frames.data(1, grpc_frames.message(sent, compressed=bool(encoding)), ends=True)
+    assert stage.play(grpc_frames.headers(1, INFER, grpc_encoding=encoding) + data).answers[1].status == Code.OK
+
+
+class Seen(bytearray):
+    """Bytes that can be seen to go."""
+
+
+def test_a_refused_message_is_let_go_of_at_once(stage: Stage) -> None:
+    """Not when the garbage collector finds it some time."""
+    kept = list[weakref.ref[Seen]]()
+
+    async def refuse() -> None:
+        infer = stage.served.unary[INFER.encode()]
+        for content in (Seen(b"no message"), Seen(stage.request(model_name="other"))):
+            kept.append(weakref.ref(content))
+            with pytest.raises(Failed):
+                await infer(content, None)  # type: ignore[arg-type]
+
+    gc.disable()
+    try:
+        asyncio.run(refuse())
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_the_deadline_counts_from_when_the_call_came(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while typed contents wait to be read."""
+    monkeypatch.setattr(service, "_LARGE", 10)
+    stage, gate = make(deadline=0.05), threading.Event()
+    content = stage.request(inputs=[{**TENSOR, "contents": {"fp32_contents": [1, 2, 3]}}], raw_input_contents=[])
+    service._BESIDE.submit(gate.wait, 10)
+    try:
+        answer = stage.play(grpc_frames.call(1, INFER, content), seconds=0.3).answers[1]
+    finally:
+        gate.set()
+    assert (answer.status, stage.inference.deadlines) == (Code.DEADLINE_EXCEEDED, [])
+    assert "deadline passed before it was read" in answer.headers["grpc-message"]
+    assert (stage.inference.statistics.expired, stage.inference.statistics.fail.count) == (1, 1)
 
 
 def test_a_message_counts_as_large_as_it_becomes(make: Make) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from server.errors import LoadFailed
 from server.inference.planning import Plan, Prepared
+from server.inference.running import Done
 from server.inference.scheduler import QueueLimits, Scheduler
 from server.model import contract
 from server.model.answers import Answer, ModelFailed
@@ -379,6 +380,36 @@ def test_a_request_whose_client_went_away_is_not_run(tmp_path: Path) -> None:
         assert (bench.scheduler.statistics.cancelled, bench.scheduler.statistics.fail.count) == (1, 0)
 
     _run(tmp_path, work)
+
+
+def test_a_client_that_leaves_when_it_has_been_answered_is_counted_once(tmp_path: Path) -> None:
+    async def work(bench: Bench) -> None:
+        (task,) = await bench.queued()
+        delivered = bench.scheduler._deliver
+
+        def deliver(runs: list[Done]) -> None:
+            delivered(runs)
+            task.cancel()
+
+        bench.scheduler._deliver = deliver  # type: ignore[method-assign]
+        bench.model.gate.set()
+        await asyncio.wait([task])
+        statistics = bench.scheduler.statistics
+        assert (task.cancelled(), statistics.success.count, statistics.cancelled) == (True, 1, 0)
+
+    _run(tmp_path, work)
+
+
+def test_what_comes_to_a_server_that_ends_before_it_was_ready_is_a_503() -> None:
+    def prepared() -> Prepared:
+        raise AssertionError
+
+    async def ask() -> None:
+        with pytest.raises(Refusal, match="its model never was ready") as refused:
+            await Scheduler(prepared, _LIMITS).answer(_rows(1))
+        assert refused.value.status == 503
+
+    asyncio.run(ask())
 
 
 def test_a_request_past_its_deadline_is_a_504_and_not_run(tmp_path: Path) -> None:

@@ -168,9 +168,11 @@ class Connection(asyncio.Protocol):
                 self._fail(call, self._full())
         self._recount()
 
-    def _refuse_when_full(self, answer: bytes) -> None:
-        """Raises Failed where there is no room for an answer, which counts until its client has taken it."""
-        if self._served.held + len(answer) > self._served.limits.held:
+    def _refuse_when_full(self, call: Call, answer: bytes) -> None:
+        """Raises Failed where there is no room for an answer, which counts until its client has taken it. One is let
+        through where nothing but its call is held: asking again would not make it smaller."""
+        others = self._served.held - call.held
+        if others and others + len(answer) > self._served.limits.held:
             raise self._full()
 
     def _hold(self, call: Call, size: int) -> None:
@@ -289,22 +291,24 @@ class Connection(asyncio.Protocol):
         try:
             if not call.encoding:
                 answer = await call.unary(message, call.deadline)
-                self._refuse_when_full(answer)
+                self._refuse_when_full(call, answer)
                 # The client may have gone while the model ran.
                 if call.number in self._calls:
                     self._session.answer(call.number, answer)
+                    self._recount()
             else:
                 encoding: Encoding = "gzip" if call.encoding == b"gzip" else "deflate"
                 most = self._served.limits.message
                 message = await inflated("the message", encoding, message, most=most)
                 self._hold(call, len(message))
                 answer = await call.unary(message, call.deadline)
-                self._refuse_when_full(answer)
+                self._refuse_when_full(call, answer)
                 if len(answer) >= SMALLEST:
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
                 else:
                     self._session.send(call.number, answer)
                 self._session.close(call.number, "0", "")
+                self._recount()
         except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
             call.task = None
             self._fail(call, calls.failure(error))

@@ -41,8 +41,10 @@ _Tell: TypeAlias = Callable[[Any], dict[str, Any]]
 
 @dataclass(slots=True)
 class _Call:
-    """When its client stops to wait, in seconds of time.monotonic(), and its client's name for it, once it is read."""
+    """When it began and when its client stops to wait, in seconds of time.monotonic(), and its client's name for it,
+    once it is read."""
 
+    began: float
     deadline: float | None
     id: str | None = None
 
@@ -128,17 +130,20 @@ class Services:
         """A method of which the log tells."""
 
         async def answer(content: bytes, deadline: float | None) -> bytes:
-            call, code = _Call(deadline), Code.CANCELLED
-            began = time.monotonic()
+            call, code = _Call(time.monotonic(), deadline), Code.CANCELLED
             try:
                 answered = await method(content, call)
                 code = Code.OK
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
                 failed = failure(error, id=call.id)
                 code = failed.code
-                raise failed from error
+                try:
+                    raise failed from (None if failed is error else error)
+                finally:
+                    # With it this frame, and the message, would wait for the garbage collector.
+                    del failed
             finally:
-                self._requests.tell(path, call.id, code.name, time.monotonic() - began)
+                self._requests.tell(path, call.id, code.name, time.monotonic() - call.began)
             return answered
 
         return answer
@@ -174,9 +179,14 @@ class Services:
 
     async def _infer(self, content: bytes, call: _Call) -> bytes:
         rest, raw = unpacked(content)
-        request = await _beside(len(rest), self._read, rest, raw, call)
-        bounds = [time.monotonic() + each for each in (self._deadline, request.seconds) if each is not None]
-        deadline = min(bounds + ([] if call.deadline is None else [call.deadline]), default=None)
+        deadline = _earliest(call.deadline, call.began, self._deadline)
+        try:
+            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
+                request = await _beside(len(rest), self._read, rest, raw, call)
+        except TimeoutError:
+            self._statistics.expire(int(1e9 * call.began))
+            raise Refusal(504, "The call's deadline passed before it was read.") from None
+        deadline = _earliest(deadline, call.began, request.seconds)
         try:
             answers = await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
@@ -250,6 +260,12 @@ class Services:
     def _file(self, kind: str, name: str) -> FileDescriptor:
         pool = self._messages.pool
         return pool.FindFileByName(name) if kind == "file_by_filename" else pool.FindFileContainingSymbol(name)
+
+
+def _earliest(deadline: float | None, began: float, seconds: float | None) -> float | None:
+    """The earlier of `deadline` and so many seconds after `began`, of those that are not None."""
+    bounds = [deadline, None if seconds is None else began + seconds]
+    return min((each for each in bounds if each is not None), default=None)
 
 
 async def _beside(size: int, work: Callable[..., _Made], *arguments: Any) -> _Made:

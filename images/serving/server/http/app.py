@@ -121,8 +121,9 @@ class App:
         if self.state == "draining" or reply.status == 413:
             close = ((b"connection", b"close"),)
         headers = [*reply.headers, (b"content-length", b"%d" % len(reply.body)), *close]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        seconds = time.monotonic() - began
         try:
+            await send({"type": "http.response.start", "status": reply.status, "headers": headers})
             await send({"type": "http.response.body", "body": reply.body, "more_body": told.held > 0})
             if told.held:
                 # Sending goes on when the client has taken what was sent before.
@@ -131,7 +132,7 @@ class App:
             return
         finally:
             self._bodies.release(told.held)
-        self._requests.tell(scope["path"], told.id, reply.status, time.monotonic() - began)
+        self._requests.tell(scope["path"], told.id, reply.status, seconds)
 
     async def _reply(self, scope: Mapping[str, Any], receive: Receive, began: float, told: _Told) -> Reply:
         route = self._routes.find(scope["method"], scope["path"])
@@ -165,13 +166,13 @@ class App:
                 held += len(body)
             request = await self._parsed(body, began, told)
             told.id = request.id
-            reply = await self._rendered(request, await self._answers(request, began, told))
+            reply = await self._rendered(request, await self._answers(request, began, told), held)
             if told.accepted:
                 reply = await _compressed(reply, told.accepted)
         finally:
             self._bodies.release(held)
         if len(reply.body) > _LARGE_ANSWER:
-            self._bodies.hold(len(reply.body))
+            self._bodies.hold(len(reply.body), beside=0)
             told.held = len(reply.body)
         return reply
 
@@ -195,11 +196,16 @@ class App:
             # torch's message begins with the model's source code, which is for the log only.
             raise Refusal(500, f"The model failed at this request: {str(error).strip().splitlines()[-1]}") from error
 
-    async def _rendered(self, request: Request, answers: Sequence[Answer]) -> Reply:
-        if self._elsewhere is None or response.as_json(request, answers) <= LARGE_ANSWER:
+    async def _rendered(self, request: Request, answers: Sequence[Answer], held: int) -> Reply:
+        size = response.as_json(request, answers)
+        if self._elsewhere is None or size <= LARGE_ANSWER:
             rendered = response.render(self._contract, request, answers)
         else:
-            rendered = await self._elsewhere.render(request, answers)
+            self._bodies.hold(size, beside=held)
+            try:
+                rendered = await self._elsewhere.render(request, answers)
+            finally:
+                self._bodies.release(size)
         if rendered.header_length is None:
             return Reply(200, rendered.body)
         binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))

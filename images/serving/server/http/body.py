@@ -62,13 +62,14 @@ class Bodies:
         # One alone is not copied.
         return b"".join(chunks)
 
-    def hold(self, size: int) -> None:
-        """Counts what a body became, to be released like it.
+    def hold(self, size: int, *, beside: int | None = None) -> None:
+        """Counts what a body became, to be released like it; or the answer to a request of which `beside` bytes are
+        held, which is let through where nothing else is: asking again would not make it smaller.
 
         Raises:
             Refusal: 503, there is no room for it.
         """
-        if self.held + size > self._most:
+        if self.held + size > self._most and (beside is None or self.held > beside):
             raise self._full()
         self.held += size
 

@@ -111,15 +111,20 @@ class Instances:
                         return jobs
                 elif self._stopping and not self._waiting.count:
                     return ()
+                elif self._on_trimmed and threading.get_ident() not in self._trimmed:
+                    self._trim(self._on_trimmed)
                 else:
-                    self._trim()
                     idle.wait()
 
-    def _trim(self) -> None:
-        if self._on_trimmed and threading.get_ident() not in self._trimmed:
-            self._trimmed.add(threading.get_ident())
+    def _trim(self, on_trimmed: Callable[[], None]) -> None:
+        self._trimmed.add(threading.get_ident())
+        # The event loop does not wait for it.
+        self._lock.release()
+        try:
             self._engine.trim()
-            self._on_trimmed()
+            on_trimmed()
+        finally:
+            self._lock.acquire()
 
     def _ended(self) -> None:
         """A run has ended. Whoever had to wait for a wide one is woken up."""

@@ -54,6 +54,7 @@ class Scheduler:
         self._seconds_each = 0.0
         self._here: list[Job] = []
         self._here_rows = 0
+        self._begun = False
 
     def start(self) -> None:
         """Starts to prepare; `prepared` tells when that is done and all threads have warmed up, or why it failed."""
@@ -70,9 +71,12 @@ class Scheduler:
         self._delay = self._served.contract.batching.max_delay_ms / 1e3
         if self._inline_rows:
             prepared.warm(1, batches=True)
+        self._begun = True
 
     async def answer(self, inputs: Sequence[Input], *, deadline: float | None = None) -> Sequence[Answer]:
         """The model's answers to inputs in forward()'s order; see `server.http.app.Inference`."""
+        if not self._begun:
+            raise Refusal(503, "The server is stopping, and its model never was ready.")
         rows, shape = self._shapes.of(inputs)
         if rows <= self._most_rows:
             return await self._answered(self._job(inputs, rows, shape), deadline)
@@ -113,7 +117,8 @@ class Scheduler:
             self._instances.discard(job)
             if error.args == (_EXPIRED,):
                 self._expired(arrived)
-            self.statistics.cancelled += 1
+            # One that is answered already has been counted so.
+            self.statistics.cancelled += answers.cancelled()
             raise
         finally:
             if timer:
