@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -41,7 +41,7 @@ _UNREACHABLE = (
 # What a registry answers is told so, also behind a signature that could not be read because of it: it refuses then,
 # unless it has only lost what is asked for.
 _REFUSES = re.compile(
-    r"\b(?:GET|HEAD|POST|PUT|PATCH) https?://[^/\s]+/v2/\S*: "
+    r"\b(?:GET|HEAD|POST|PUT|PATCH) https?://\S+: "
     r"(?!(?:BLOB|MANIFEST|NAME)_UNKNOWN|unexpected status code 404)"
 )
 # How cosign says that nothing verifies. Of an image it does so in few words; of content in many, and there is little
@@ -368,7 +368,9 @@ class ToolCosign:
         try:
             self._engine.run(job, on_line=lines.append)
         except ContainerFailed as failure:
-            told = next((line for line in lines if line.startswith("Error")), "")
+            # One error may have several lines, the reason in any of them.
+            first = next((number for number, line in enumerate(lines) if line.startswith("Error")), len(lines))
+            told = "\n".join(lines[first:])
             if any(sign in told for sign in _UNREACHABLE) or _REFUSES.search(told):
                 raise RegistryError(
                     f"cosign {command}: a registry or Sigstore does not answer, or refuses "
@@ -395,13 +397,53 @@ def _payloads(found: str) -> tuple[dict[str, Any], ...]:
 
 
 def _statements(found: str) -> tuple[bytes, ...]:
-    """The statements in the envelopes that `cosign verify-attestation` writes, a line each."""
+    """The statements in the envelopes that `cosign verify-attestation` writes. These are as the registry has them, in
+    one line or in several; one that has another payload for some reader does not count."""
+    statements, text = list[bytes](), found.strip()
     try:
-        if lines := found.splitlines():
-            return tuple(base64.b64decode(json.loads(line)["payload"]) for line in lines)
-        raise ValueError("it tells of no attestation")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        while text:
+            document, end = _DECODER.raw_decode(text)
+            text = text[end:].lstrip()
+            if not isinstance(document, dict):
+                raise TypeError("it tells of something else than an envelope")
+            with suppress(ValueError):
+                statements.append(_payload(document))
+        if not found.strip():
+            raise ValueError("it tells of no attestation")
+    except (ValueError, TypeError, RecursionError) as error:
         raise _unreadable("verify-attestation", found, error) from error
+    return tuple(statements)
+
+
+def payload_of(envelope: bytes) -> bytes:
+    """The payload of a DSSE envelope, as every reader finds it.
+
+    Raises:
+        ValueError: it is no envelope, or somebody might read another payload in it.
+    """
+    try:
+        return _payload(_DECODER.decode(envelope.decode()))
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+
+
+def _payload(document: object) -> bytes:
+    if not isinstance(document, dict) or document.keys() != _ENVELOPE:
+        raise ValueError(f"not an object of {', '.join(sorted(_ENVELOPE))}, each once")
+    if not isinstance(document["payload"], str):
+        raise ValueError("the payload is no string")
+    return base64.b64decode(document["payload"], validate=True)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, or an empty one where it has a name twice: Go, and cosign with it, reads names without regard to
+    case, and the last of them, where Python reads another."""
+    return dict(pairs) if len({name.casefold() for name, _ in pairs}) == len(pairs) else {}
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once)
+_ENVELOPE = {"payloadType", "payload", "signatures"}
+_BUNDLE = {"base64Signature", "cert", "rekorBundle"}
 
 
 def _unreadable(command: str, found: str, error: Exception) -> CosignError:
@@ -412,11 +454,14 @@ def _unreadable(command: str, found: str, error: Exception) -> CosignError:
 
 
 def _is_certified(bundle: str) -> bool:
-    """Whether it is cosign's bundle of a signature without a key. In the place of the certificate there may be a key:
-    cosign would take that for the one to verify with, whosever it is."""
+    """Whether it is cosign's bundle of a signature without a key. In the place of the certificate there may be a key,
+    also under a name that only cosign reads as that: it would be the one to verify with, whosever it is."""
     try:
-        certificate = base64.b64decode(json.loads(bundle)["cert"], validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        document = _DECODER.decode(bundle)
+        if not isinstance(document, dict) or document.keys() != _BUNDLE:
+            return False
+        certificate = base64.b64decode(document["cert"], validate=True)
+    except (ValueError, TypeError, RecursionError):
         return False
     return certificate.startswith(b"-----BEGIN CERTIFICATE-----\n") and certificate.count(b"-----BEGIN ") == 1
 

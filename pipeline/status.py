@@ -77,7 +77,7 @@ def _known(model: str, channel: str, now: datetime, office: Office) -> Row | Non
         signers = office.policy.channel(channel).signers
     tagged = office.registry.manifest(where, channel)
     log = logs.read(where, signers=signers, registry=office.registry, cosign=office.cosign)
-    if tagged is None and log.current is None:
+    if tagged is None and log.current is None and not log.problems:
         return None
     problems: list[Finding] = [*log.problems]
     evidence = None
@@ -96,7 +96,8 @@ def _known(model: str, channel: str, now: datetime, office: Office) -> Row | Non
         verdicts=tuple(_said(evidence, now)) if evidence else (),
         signers=tuple(sorted({each.by for each in placed(evidence, channel)})) if evidence else (),
         problems=tuple(dict.fromkeys(each.rule for each in problems)),
-        begun=log.begun,
+        # What nobody signed says nothing.
+        begun="" if log.problems else log.begun,
     )
 
 

@@ -104,9 +104,10 @@ def storm(
             f"{build / 'storm.json'} tells of each time."
         )
     seconds = [stop.seconds for stop in stops]
+    stormed = dict.fromkeys(stop.protocol for stop in stops)
     answered, turned_away = (sum(getattr(stop, name) for stop in stops) for name in ("answered", "turned_away"))
     say(
-        f"{image.tag} was stopped {times} times under {clients} clients of {' and '.join(protocols)}: {answered} "
+        f"{image.tag} was stopped {times} times under {clients} clients of {' and '.join(stormed)}: {answered} "
         f"requests answered, none lost, {turned_away} turned away; exit code 0 after {statistics.median(seconds):.2f} "
         f"s, at most {max(seconds):.2f} s"
     )
@@ -155,7 +156,7 @@ def judged(
     turned_away = 0
     for status, complete in outcome["others"]:
         # Whoever is told so in a whole answer knows that nothing was accepted.
-        if status == 503 and complete >= sent:
+        if protocol != "grpc" and status == 503 and complete >= sent:
             turned_away += 1
         else:
             found[f"accepted and lost, grpc-status {status}" if protocol == "grpc" else f"status {status}"] += 1

@@ -1,6 +1,5 @@
 """A digest in a registry -> its evidence: everything is fetched, hashed again, and put to cosign."""
 
-import base64
 import gzip
 import hashlib
 import io
@@ -18,7 +17,7 @@ from pipeline.engine import LABEL
 from pipeline.errors import ContentError, VerifyError
 from pipeline.evidence import Attestation, Contents, Evidence, Signature
 from pipeline.oci import Manifest, Registry, Repository, digest_of, parsed
-from pipeline.signing import Cosign, Identity
+from pipeline.signing import Cosign, Identity, payload_of
 
 _NOTHING = b"{}"
 _ARCHIVE = "model/model.pt"
@@ -141,7 +140,7 @@ def _statement(envelope: bytes) -> bytes:
     Anybody may have written it: nothing is known of its shape before.
     """
     try:
-        payload: bytes = base64.b64decode(parsed(envelope)["payload"], validate=True)
+        payload = payload_of(envelope)
         statement = parsed(payload)
         whole = all(isinstance(each["digest"]["sha256"], str) for each in statement["subject"])
         # It becomes an argument of cosign's.

@@ -204,13 +204,14 @@ def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[F
             "digest that the channel is to have: `inv rollback --new-log --to DIGEST --reason WHY`."
         )
         return (finding("log-lost", where, text, cure),)
-    if tagged == before:
+    if tagged == before or (log.current.action == "begin" and len(log.entries) == 1):
         # The tag is moved last, and a tag that is put back looks the same: nothing else tells of it.
         text = (
-            f"names {tagged or 'nothing'}, and the log, which had that before, says {current}: a promotion or rollback "
-            "was not finished, or the tag was moved back behind our back"
+            f"names {tagged or 'nothing'} still, and the log says {current}: a promotion or rollback was not finished, "
+            "or the tag was moved back behind our back"
         )
-        return (finding("unfinished", where, text, _finishing(log.current)),)
+        cure = "Put the log right first." if log.problems else _finishing(log.current)
+        return (finding("unfinished", where, text, cure),)
     text = f"names {tagged or 'nothing'}, and the log says {current or 'nothing'}: the tag was moved behind our back"
     cure = "Find out who did it, and put the channel right: `inv rollback --to` with a digest of the log."
     return (finding("drift", where, text, cure),)
@@ -220,7 +221,7 @@ def _finishing(last: Entry) -> str:
     """How the log's last entry is completed, which puts a tag that was moved back right as well."""
     promoted = f"inv promote --model {last.model} --to {last.channel} --digest {last.digest}"
     put_back = f"inv rollback --model {last.model} --channel {last.channel} --to {last.digest} --reason WHY"
-    again = promoted if last.action == "promote" else put_back
+    again = f"{promoted}` or, where that is not allowed any more, `{put_back}" if last.action == "promote" else put_back
     return (
         f"Either way `{again}` makes the tag name what the log says. If nobody's run broke off at {last.at}, when "
         f"{last.by} wrote that entry, find out who moved the tag."

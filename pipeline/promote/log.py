@@ -67,7 +67,8 @@ class Log:
         """That another log was lost: since when, who said so and why. Empty for a log that is as old as its channel."""
         if not self.entries or (first := self.entries[0]).action != "begin":
             return ""
-        return f"log begun again on {first.at[:10]} by {first.by}: {first.reason}"
+        reason = "".join(each if each.isprintable() else repr(each)[1:-1] for each in first.reason)
+        return f"log begun again on {first.at[:10]} by {first.by}: {reason}"
 
 
 def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Log:

@@ -72,3 +72,7 @@ def test_a_signature_that_brings_a_key_of_its_own_is_none(
     assert not cosign.verifies(CONTENT, forged, by=keys[1])
     claimed = Identity(name="workflow", claimed=Claimed(identity="https://github.com/octo/yard", issuer=GITHUB))
     assert not cosign.verifies(CONTENT, forged, by=claimed)
+    # Nor under a name that only cosign reads as that, beside a certificate.
+    certificate = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").decode()
+    folded = json.dumps({"base64Signature": signature, "cert": certificate, "Cert": json.loads(forged)["cert"]})
+    assert not cosign.verifies(CONTENT, folded, by=claimed)

@@ -800,6 +800,28 @@ def test_a_lost_log_is_begun_again_by_whom_says_why(
     assert rollback("tiny", channel="staging", reason="slower", now=NOW, office=office).digest == first
 
 
+def test_what_a_log_says_is_no_terminals_command(office: Office) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    _lose_the_log(office)
+    reason = "lost\n\x1b[2Ktiny production in order"
+    rollback("tiny", channel="staging", to=digest, reason=reason, new_log=True, now=NOW, office=office)
+    assert _log(office).begun.endswith(r"by me@here: lost\n\x1b[2Ktiny production in order")
+    row = next(row for row in status(("tiny",), now=NOW, office=office) if row.channel == "staging")
+    assert row.begun
+
+    class Refusing(FakeCosign):
+        """Finds no signature of the log's."""
+
+        def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:  # noqa: ARG002
+            return False
+
+    assert isinstance(office.registry, FakeRegistry)
+    office = replace(office, cosign=Refusing(office.registry))
+    row = next(row for row in status(("tiny",), now=NOW, office=office) if row.channel == "staging")
+    assert (row.begun, "log-signature" in row.problems) == ("", True)
+
+
 def test_a_log_that_is_whole_is_not_begun_again(office: Office) -> None:
     digest = _release(office)
     promote("tiny", to="staging", now=NOW, office=office)
@@ -843,6 +865,8 @@ def test_a_log_that_was_begun_again_before_the_tag_moved_is_completed(office: Of
             rollback("tiny", channel="staging", to=first, reason="lost", new_log=True, now=NOW, office=office)
         store.broken = False
         assert _has(office, "staging") == second
+        row = next(row for row in status(("tiny",), now=NOW, office=office) if row.channel == "staging")
+        assert row.problems == ("unfinished",)
         entry = rollback("tiny", channel="staging", to=first, reason="lost", new_log=new_log, now=NOW, office=office)
         assert (_log(office).entries, _has(office, "staging")) == ((entry,), first)
         found = store.manifest(office.repository("staging", "tiny"), second)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import signing
 from pipeline.engine import Job
 from pipeline.errors import ContainerFailed, CosignError, PipelineError, RegistryError
-from pipeline.signing import Identity, ToolCosign
+from pipeline.signing import Identity, ToolCosign, payload_of
 from tests.unit.fake_engine import FakeEngine
 
 WHERE = "127.0.0.1:5000/releases/tiny@sha256:" + "0" * 64
@@ -43,6 +44,10 @@ REFUSED = [
     f"no matching signatures: {GET}/blobs/sha256:7: UNAUTHORIZED: authentication required",
     f"no matching attestations: {GET}/blobs/sha256:7: UNKNOWN: unknown error",
     f"no matching signatures: {GET}/blobs/sha256:7: unexpected status code 500 Internal Server Error",
+    "no matching signatures: GET https://cdn.example.com/sha256/7: unexpected status code 403 Forbidden: expired",
+    "no matching signatures: GET https://auth.example.com/token?scope=x: unexpected status code 401 Unauthorized",
+    f"no matching signatures: invalid signature\n {GET}/blobs/sha256:7: unexpected status code 403 Forbidden",
+    f"no matching signatures: {GET}/blobs/sha256:7: unexpected status code 403 Forbidden\n invalid signature",
     'Get "http://127.0.0.1:5000/v2/": dial tcp 127.0.0.1:5000: connect: connection refused',
 ]
 # What it does that has nothing to do with signatures; the last two are no words of its own.
@@ -71,7 +76,8 @@ def _ends(engine: FakeEngine, line: str) -> None:
     """Has cosign say this and fail."""
 
     def run(_: Job, on_line: Callable[[str], None]) -> None:
-        on_line(line)
+        for each in line.splitlines():
+            on_line(each)
         raise ContainerFailed(f"`cosign` ended with exit code 1:\n  {line}", code=1)
 
     engine.on_run = run
@@ -152,11 +158,64 @@ def test_what_cosign_accepts_and_nobody_can_read_is_not_nothing(
 def test_what_verifies_is_read(engine: FakeEngine, cosign: ToolCosign, signer: Identity) -> None:
     _writes(engine, json.dumps([PAYLOAD, PAYLOAD]))
     assert cosign.signatures(WHERE, by=signer) == (PAYLOAD, PAYLOAD)
-    lines = [json.dumps({"payload": base64.b64encode(each).decode()}) for each in (b"one", b"two")]
-    _writes(engine, "\n".join(lines) + "\n")
-    assert cosign.attestations(WHERE, kind=KIND, by=signer) == (b"one", b"two")
+    envelopes = [_envelope(each) for each in (b"one", b"two")]
+    for written in (
+        "\n".join(map(json.dumps, envelopes)) + "\n",
+        "\n\n" + "\n\n".join(map(json.dumps, envelopes)),
+        "".join(json.dumps(each, indent=2) for each in envelopes),
+    ):
+        _writes(engine, written)
+        assert cosign.attestations(WHERE, kind=KIND, by=signer) == (b"one", b"two")
     _writes(engine, None)
     assert cosign.verifies(b"content", "AAAA", by=signer)
+
+
+def _envelope(payload: bytes) -> dict[str, object]:
+    return {"payloadType": "t", "payload": base64.b64encode(payload).decode(), "signatures": [{"sig": "AAAA"}]}
+
+
+def _forged(first: dict[str, object], name: str, value: object) -> str:
+    """An object with one more field, which Python reads as another and cosign, in Go, as the last of one name."""
+    return f"{json.dumps(first)[:-1]}, {json.dumps(name)}: {json.dumps(value)}}}"
+
+
+@pytest.mark.parametrize("name", ["Payload", "payload", "PAYLOAD", "payload\u017f"])
+def test_an_envelope_that_says_one_thing_to_cosign_and_another_to_us_says_nothing(
+    engine: FakeEngine, cosign: ToolCosign, signer: Identity, name: str
+) -> None:
+    forged = _forged(_envelope(b"forged"), name, base64.b64encode(b"signed").decode())
+    _writes(engine, f"{json.dumps(_envelope(b'one'))}\n{forged}\n")
+    assert cosign.attestations(WHERE, kind=KIND, by=signer) == (b"one",)
+    with pytest.raises(ValueError, match="each once"):
+        payload_of(forged.encode())
+    assert payload_of(json.dumps(_envelope(b"one")).encode()) == b"one"
+
+
+CERTIFICATE = base64.b64encode(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").decode()
+PUBLIC = base64.b64encode(b"-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n").decode()
+BUNDLE: dict[str, object] = {"base64Signature": "AAAA", "cert": CERTIFICATE, "rekorBundle": {"Payload": {}}}
+
+
+def test_a_bundle_without_a_key_is_put_to_cosign() -> None:
+    assert signing._is_certified(json.dumps(BUNDLE))
+
+
+@pytest.mark.parametrize(
+    "bundle",
+    [
+        _forged(BUNDLE, "Cert", PUBLIC),
+        _forged(BUNDLE, "cert", PUBLIC),
+        _forged({**BUNDLE, "cert": PUBLIC}, "cert", CERTIFICATE),
+        _forged(BUNDLE, "key", PUBLIC),
+        json.dumps({**BUNDLE, "cert": PUBLIC}),
+        json.dumps({"Cert" if name == "cert" else name: value for name, value in BUNDLE.items()}),
+        json.dumps({name: value for name, value in BUNDLE.items() if name != "rekorBundle"}),
+        "[" * 100_000,
+        "[]",
+    ],
+)
+def test_a_bundle_in_which_somebody_might_find_a_key_is_not(bundle: str) -> None:
+    assert not signing._is_certified(bundle)
 
 
 def test_a_cosign_that_fails_is_no_damage_of_what_is_there() -> None:

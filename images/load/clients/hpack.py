@@ -29,15 +29,17 @@ class Inflater:
     """Inflates the blocks of one connection, each of which may refer to those before it."""
 
     def __init__(self) -> None:
+        self._raw = ctypes.c_void_p()
         self._library = ctypes.CDLL(_LIBRARY)
         self._inflate = self._library.nghttp2_hd_inflate_hd2
         self._inflate.restype = ctypes.c_ssize_t
-        self._raw = ctypes.c_void_p()
         if self._library.nghttp2_hd_inflate_new(ctypes.byref(self._raw)):
             raise MemoryError
 
     def __del__(self) -> None:
-        self._library.nghttp2_hd_inflate_del(self._raw)
+        # None was made where there is no such library.
+        if self._raw:
+            self._library.nghttp2_hd_inflate_del(self._raw)
 
     def __call__(self, block: bytes) -> list[tuple[bytes, bytes]]:
         """The fields of a whole block.

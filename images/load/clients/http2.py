@@ -25,8 +25,8 @@ _WIDEST = 2**31 - 1
 @dataclass(slots=True, eq=False)
 class Call:
     """A call: its stream's number, which request it sends, what of that waits for room in the server's `window`, and
-    when the last byte was handed to the kernel, in seconds since the epoch, or 0. Of its answer, what has come of the
-    content, the grpc-status, and the code of its end if it was reset."""
+    when the last byte was handed to the kernel, in seconds since the epoch, or 0. Of its answer, whether it has begun,
+    what has come of the content, the grpc-status, and the code of its end if it was reset."""
 
     number: int
     request: int
@@ -34,6 +34,7 @@ class Call:
     window: int
     end: int | None = None
     complete: float = 0.0
+    answering: bool = False
     content: bytearray = field(default_factory=bytearray)
     status: int | None = None
     reset: int | None = None
@@ -171,6 +172,8 @@ class Connection:
         return ended
 
     def _on_connection(self, kind: int, flags: int, payload: bytes) -> None:
+        if kind == _SETTINGS and len(payload) % 6:
+            raise Lost("settings of no whole number")
         if kind == _SETTINGS and not flags & _ACK:
             for name, value in struct.iter_unpack(">HI", payload):
                 if name == _INITIAL_WINDOW_SIZE:
@@ -195,10 +198,13 @@ class Connection:
         if kind == _HEADERS:
             # Blocks refer to each other, so each is to be read.
             fields = dict(self._read(flags, payload))
-            if call and b"grpc-status" in fields:
-                call.status = int(fields[b"grpc-status"])
+            if call and (status := fields.get(b"grpc-status")) is not None:
+                if not status.isdigit():
+                    raise Lost(f"a grpc-status of {status[:20]!r}")
+                call.status = int(status)
         if call is None:
             return False
+        call.answering = call.answering or kind in {_DATA, _HEADERS}
         if kind == _DATA:
             call.content += payload
         elif kind == _RST_STREAM:

@@ -76,7 +76,7 @@ class RpcStorm:
                 on_loaded()
         for connection, _ in self._open.values():
             for call in connection.calls.values():
-                self._aftermath.unanswered.append(("no answer in time", call.complete, True))
+                self._lose(call, "no answer in time", accepted=True)
             connection.close()
         self._poll.close()
         return self._aftermath
@@ -144,7 +144,8 @@ class RpcStorm:
 
     def _lose(self, call: Call, reason: str, *, accepted: bool) -> None:
         if call.complete:
-            self._aftermath.unanswered.append((reason, call.complete, accepted))
+            reason = "in the middle of the answer" if call.answering and not accepted else reason
+            self._aftermath.unanswered.append((reason, call.complete, accepted or call.answering))
         else:
             self._refuse()
 

@@ -11,7 +11,7 @@ from clients.rpc_storm import Request, RpcStorm
 from clients.storm import Aftermath
 from tests.unit.load.peer import Peer
 from tests.unit.load.rpc_peer import RpcPeer, fine, go_away, status
-from tests.unit.server.grpc_frames import HEADERS, PING, RST_STREAM, SETTINGS, frame, message
+from tests.unit.server.grpc_frames import END_HEADERS, HEADERS, PING, RST_STREAM, SETTINGS, data, frame, message
 
 ADDRESS = ("127.0.0.1", 8081)
 PATH = b"/inference.GRPCInferenceService/ModelInfer"
@@ -93,6 +93,16 @@ def test_a_connection_that_is_cut(connect_to: Callable[[Peer], None], greets: bo
         (lambda stream: frame(RST_STREAM, 0, stream, b"\0\0\0\7"), ("reset with code 7", False)),
         (lambda stream: frame(RST_STREAM, 0, stream, b"\0\0\0\2"), ("reset with code 2", True)),
         (lambda stream: frame(0, 1, stream, b""), ("ended without a status", True)),
+        # Whatever it says then, it had begun to answer.
+        (
+            lambda stream: data(stream, message(b"x")) + frame(RST_STREAM, 0, stream, b"\0\0\0\7"),
+            ("in the middle of the answer", True),
+        ),
+        (
+            lambda stream: frame(HEADERS, END_HEADERS, stream, Encoder().encode([("grpc-status", "x")])),
+            ("a grpc-status of b'x'", True),
+        ),
+        (lambda _: frame(SETTINGS, 0, 0, bytes(5)), ("settings of no whole number", True)),
         (lambda stream: frame(HEADERS, 0, stream, b""), ("header fields that go on in another frame", True)),
     ],
 )
