@@ -43,6 +43,8 @@ _UNREACHABLE = (
 _REFUSES = re.compile(
     r"\b(?:GET|HEAD|POST|PUT|PATCH) https?://\S+: "
     r"(?!(?:BLOB|MANIFEST|NAME)_UNKNOWN|unexpected status code 404)"
+    # Go's own words, of a host that it could not ask at all.
+    r'|\b(?:Get|Head|Post|Put|Patch) "https?://'
 )
 # How cosign says that nothing verifies. Of an image it does so in few words; of content in many, and there is little
 # else that can go wrong: keys and roots that cannot be read, and a command line that it does not know.
@@ -238,9 +240,9 @@ class ToolCosign:
     def verifies(self, content: bytes, signature: str, *, by: Identity) -> bool:
         more: dict[str, Any] = {"content": content}
         if by.claimed:
-            if not _is_certified(signature):
+            if not (bundle := _certified(signature)):
                 return False
-            option, more["bundle"] = "--bundle=/work/in/bundle", signature.encode()
+            option, more["bundle"] = "--bundle=/work/in/bundle", bundle
         else:
             # cosign takes what is no base64 for a path or a URL, and goes there.
             if not _SIGNATURE.fullmatch(signature):
@@ -453,17 +455,20 @@ def _unreadable(command: str, found: str, error: Exception) -> CosignError:
     )
 
 
-def _is_certified(bundle: str) -> bool:
-    """Whether it is cosign's bundle of a signature without a key. In the place of the certificate there may be a key,
-    also under a name that only cosign reads as that: it would be the one to verify with, whosever it is."""
+def _certified(bundle: str) -> bytes:
+    """cosign's bundle of a signature without a key, as it was read here and in ASCII; nothing where it is none. In the
+    place of the certificate there may be a key, also under a name that only cosign reads as that: it would be the one
+    to verify with, whosever it is."""
     try:
         document = _DECODER.decode(bundle)
         if not isinstance(document, dict) or document.keys() != _BUNDLE:
-            return False
+            return b""
         certificate = base64.b64decode(document["cert"], validate=True)
+        written = json.dumps(document).encode()
     except (ValueError, TypeError, RecursionError):
-        return False
-    return certificate.startswith(b"-----BEGIN CERTIFICATE-----\n") and certificate.count(b"-----BEGIN ") == 1
+        return b""
+    whole = certificate.startswith(b"-----BEGIN CERTIFICATE-----\n") and certificate.count(b"-----BEGIN ") == 1
+    return written if whole else b""
 
 
 def _logins(repositories: Iterator[Repository]) -> dict[str, dict[str, str]]:

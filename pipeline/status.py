@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from pipeline.artifacts import Finding
 from pipeline.errors import PipelineError
-from pipeline.evidence import GATES, RELEASES, TEST_RESULT, Evidence, when
+from pipeline.evidence import GATES, RELEASES, TEST_RESULT, Evidence, plain, when
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge, placed
 from pipeline.promote import Office, drift, exchanged
@@ -51,7 +51,7 @@ class Row:
         said = self.trouble or ", ".join(self.problems) or "in order"
         said += f"; {self.begun}" if self.begun else ""
         shown = f"{self.model:<12} {self.channel:<11} {self.version or '-':<8} {self.digest[:19]:<19} {since:>7}"
-        return f"{shown}  {judged:<56} {','.join(self.signers):<10} {said}"
+        return plain(f"{shown}  {judged:<56} {','.join(self.signers):<10} {said}")
 
 
 def status(models: tuple[str, ...], *, now: datetime, office: Office) -> Iterator[Row]:
@@ -85,7 +85,7 @@ def _known(model: str, channel: str, now: datetime, office: Office) -> Row | Non
         evidence = collect(where, tagged.digest, signers=signers, registry=office.registry, cosign=office.cosign)
         problems += judge(evidence, channel=channel)
     if channel != RELEASES:
-        problems += drift(log, tagged.digest if tagged else "", where=f"{where}:{channel}")
+        problems += drift(log, tagged.digest if tagged else "", at=where, channel=channel)
         problems += exchanged(log.current, evidence) if evidence else ()
     return Row(
         model=model,

@@ -134,8 +134,13 @@ def written(moment: datetime) -> str:
 
 
 def finding(rule: str, where: str, message: str, fix: str, level: Level = "error") -> Finding:
-    """A condition that is not met."""
-    return Finding(rule=rule, level=level, where=where, message=message, fix=fix)
+    """A condition that is not met. What it quotes may be anybody's."""
+    return Finding(rule=rule, level=level, where=plain(where), message=plain(message), fix=plain(fix))
+
+
+def plain(text: str) -> str:
+    """A text in one line, with nothing that a terminal takes for a command."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def told(title: str, findings: tuple[Finding, ...]) -> str:

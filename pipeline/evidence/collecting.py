@@ -116,7 +116,9 @@ def _attestations(
     if found is None:
         return ()
     raw = [_statement(_blob(registry, repository, layer.digest)) for layer in found.layers]
-    kinds = sorted({json.loads(payload)["predicateType"] for payload in raw if payload != _NOTHING})
+    # Where one of them is none, all of it is damage already: cosign might find more in it than we do.
+    readable = raw if _NOTHING not in raw else []
+    kinds = sorted({json.loads(payload)["predicateType"] for payload in readable})
     verified = {
         signer.name: {
             payload for kind in kinds for payload in cosign.attestations(repository.at(digest), kind=kind, by=signer)

@@ -1,7 +1,6 @@
 """A digest from one channel to the next, and back: verified from the registry alone, signed for its place, logged."""
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -13,7 +12,7 @@ from pipeline.errors import ContentError, PromoteError, RegistryError, VerifyErr
 from pipeline.evidence import APPROVES, CHANNEL, EVIDENCE, RELEASES, Evidence, finding, told, written
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
-from pipeline.oci import Registry, Repository
+from pipeline.oci import Blob, Manifest, Registry, Repository
 from pipeline.policy import Channel, Policy
 from pipeline.progress import say
 from pipeline.promote import log as logs
@@ -74,10 +73,10 @@ def promote(
     with hold(target, office.holder, registry=office.registry) as still:
         log = _log(target, channel, office)
         # Somebody may have put the channel before back, or moved a tag, until the lock was ours.
-        where, tagged = f"{target}:{to}", _tagged(target, to, office.registry)
+        tagged = _tagged(target, to, office.registry)
         if findings := (
             *_placed(channel.source, evidence, channel.signers, office),
-            *drift(log, tagged, where=where, unfinished=digest),
+            *drift(log, tagged, at=target, channel=to, unfinished=digest),
         ):
             raise PromoteError(told(f"{model} {digest} may not go to {to} any more", findings))
         entry = log.current if log.current and log.current.digest == digest else None
@@ -97,7 +96,7 @@ def promote(
                 by=office.holder.name,
                 at=written(now),
             )
-            _enter(entry, log, target, still, office)
+            _enter(entry, log, target, still, channel, office)
         elif tagged == digest:
             return None
         still()
@@ -145,7 +144,7 @@ def rollback(
                 by=office.holder.name,
                 at=written(now),
             )
-            _enter(entry, log, target, still, office)
+            _enter(entry, log, target, still, asked, office)
         still()
         _move(target, channel, digest, office.registry)
     return entry
@@ -186,12 +185,12 @@ def approvals(evidence: Evidence, channel: Channel, cosign: Cosign) -> Iterator[
                 yield approver.name
 
 
-def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[Finding, ...]:
-    """What speaks against a channel's tag: its log has to name the same digest last.
+def drift(log: Log, tagged: str, *, at: Repository, channel: str, unfinished: str = "") -> tuple[Finding, ...]:
+    """What speaks against a channel's tag in its repository: its log has to name the same digest last.
 
     A tag that is one entry behind was left by a promotion of `unfinished`, if that is the last entry's digest.
     """
-    current = log.current.digest if log.current else ""
+    where, current = f"{at}:{channel}", log.current.digest if log.current else ""
     if tagged == current:
         return ()
     before = log.entries[-2].digest if len(log.entries) > 1 else ""
@@ -210,17 +209,17 @@ def drift(log: Log, tagged: str, *, where: str, unfinished: str = "") -> tuple[F
             f"names {tagged or 'nothing'} still, and the log says {current}: a promotion or rollback was not finished, "
             "or the tag was moved back behind our back"
         )
-        cure = "Put the log right first." if log.problems else _finishing(log.current)
+        cure = "Put the log right first." if log.problems else _finishing(log.current, at.path.split("/")[-1], channel)
         return (finding("unfinished", where, text, cure),)
     text = f"names {tagged or 'nothing'}, and the log says {current or 'nothing'}: the tag was moved behind our back"
     cure = "Find out who did it, and put the channel right: `inv rollback --to` with a digest of the log."
     return (finding("drift", where, text, cure),)
 
 
-def _finishing(last: Entry) -> str:
+def _finishing(last: Entry, model: str, channel: str) -> str:
     """How the log's last entry is completed, which puts a tag that was moved back right as well."""
-    promoted = f"inv promote --model {last.model} --to {last.channel} --digest {last.digest}"
-    put_back = f"inv rollback --model {last.model} --channel {last.channel} --to {last.digest} --reason WHY"
+    promoted = f"inv promote --model {model} --to {channel} --digest {last.digest}"
+    put_back = f"inv rollback --model {model} --channel {channel} --to {last.digest} --reason WHY"
     again = f"{promoted}` or, where that is not allowed any more, `{put_back}" if last.action == "promote" else put_back
     return (
         f"Either way `{again}` makes the tag name what the log says. If nobody's run broke off at {last.at}, when "
@@ -245,7 +244,7 @@ def _placed(name: str, evidence: Evidence, signers: tuple[Identity, ...], office
     source, digest = evidence.repository, evidence.digest
     log = logs.read(source, signers=signers, registry=office.registry, cosign=office.cosign)
     yield from log.problems
-    yield from drift(log, _tagged(source, name, office.registry), where=f"{source}:{name}")
+    yield from drift(log, _tagged(source, name, office.registry), at=source, channel=name)
     if log.current and log.current.digest != digest:
         text = f"has {log.current.digest} now, and this is {digest}"
         yield finding(
@@ -260,7 +259,7 @@ def _unbroken(
 ) -> Iterator[Finding]:
     log = logs.read(target, signers=signers, registry=office.registry, cosign=office.cosign)
     yield from log.problems
-    yield from drift(log, _tagged(target, name, office.registry), where=f"{target}:{name}", unfinished=unfinished)
+    yield from drift(log, _tagged(target, name, office.registry), at=target, channel=name, unfinished=unfinished)
 
 
 def _unknown(key: Key, channel: Channel) -> Iterator[Finding]:
@@ -325,9 +324,7 @@ def _lost(target: Repository, name: str, to: str, channel: Channel, office: Offi
     except ContentError:
         whole = False
     if not whole:
-        # A registry takes no manifest whose blobs it has lost: then there is nothing left to look at.
-        with suppress(RegistryError):
-            office.registry.put_manifest(target, f"{logs.TAG}-{found.digest.removeprefix('sha256:')}", found)
+        _keep(found, target, office.registry)
         return Log(entries=(), blobs=(), problems=())
     if log.current and log.current.action == "begin" and _begun(log, to, target, office):
         return log
@@ -335,6 +332,24 @@ def _lost(target: Repository, name: str, to: str, channel: Channel, office: Offi
         f"{target}: the log is there and whole, with {len(log.entries)} entries, so none is begun in its place. "
         "Leave --new-log away to put back a digest that it knows."
     )
+
+
+def _keep(broken: Manifest, target: Repository, registry: Registry) -> None:
+    """Keeps a broken log under a tag of its own, unless its entries are lost: no registry takes it then, and there is
+    nothing left to look at."""
+    try:
+        registry.put_manifest(target, f"{logs.TAG}-{broken.digest.removeprefix('sha256:')}", broken)
+    except RegistryError:
+        if all(_has(blob, target, registry) for blob in (broken.config, *broken.layers)):
+            raise
+
+
+def _has(blob: Blob, target: Repository, registry: Registry) -> bool:
+    try:
+        registry.blob(target, blob.digest)
+    except ContentError:
+        return False
+    return True
 
 
 def _bring(evidence: Evidence, target: Repository, channel: Channel, office: Office) -> None:
@@ -367,9 +382,19 @@ def _is_there(entry: Entry, evidence: Evidence, target: Repository, channel: Cha
     return not judge(there, channel=channel.name) and there.bound == evidence.bound
 
 
-def _enter(entry: Entry, log: Log, target: Repository, still: Callable[[], None], office: Office) -> None:
-    """Signs an entry, which takes its time, and puts it into the log if nobody else has the lock by then."""
+def _enter(
+    entry: Entry, log: Log, target: Repository, still: Callable[[], None], channel: Channel, office: Office
+) -> None:
+    """Signs an entry, which takes its time, and puts it into the log if nobody else has the lock by then.
+
+    What the channel's signers do not verify breaks a log; once these very bytes are there, it does.
+    """
     content = logs.signed(entry, repository=target, cosign=office.cosign, key=office.key)
+    if not logs.verifies(content, signers=channel.signers, cosign=office.cosign):
+        raise PromoteError(
+            f"{target}: what {me(office.key).shown} signs verifies under no key of the signers of {channel.name}, so "
+            "the log was left as it is and the tag not moved. Is the private key that of the public one beside it?"
+        )
     logs.append(log, content, repository=target, registry=office.registry, still=still)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import PromoteError, RegistryError
+from pipeline.evidence import plain
 from pipeline.oci import EMPTY, Registry, Repository, manifest
 
 TAG = "promotion-lock"
@@ -126,7 +127,7 @@ def _write(repository: Repository, registry: Registry, **annotations: str) -> No
 
 
 def _busy(repository: Repository, found: _Held | None) -> PromoteError:
-    who = f"{found.holder.name} (process {found.holder.process})" if found else "somebody else"
+    who = f"{plain(found.holder.name)} (process {found.holder.process})" if found else "somebody else"
     return PromoteError(
         f"{repository}: {who} is promoting or rolling back just now, and was first. Nothing of yours was done. "
         "Wait for that to end, look at `inv status`, and run it again if it is still what you want."

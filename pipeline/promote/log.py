@@ -3,17 +3,17 @@
 The newest entry is signed and names the digest of its predecessor, so that its signature covers all of them.
 """
 
-import base64
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from pipeline.artifacts import Finding
 from pipeline.errors import PromoteError
-from pipeline.evidence import PROMOTION, finding, when
+from pipeline.evidence import PROMOTION, finding, plain, when
 from pipeline.oci import EMPTY, Blob, Registry, Repository, digest_of, manifest, parsed
-from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope
+from pipeline.signing import STATEMENT, Cosign, Identity, Key, encoded, envelope, payload_of
 
 # `begin` is the first entry of a log that was begun again, because the one before was lost; its reason says why.
 Action: TypeAlias = Literal["promote", "rollback", "begin"]
@@ -21,6 +21,7 @@ Action: TypeAlias = Literal["promote", "rollback", "begin"]
 TAG = "promotion-log"
 _ARTIFACT = "application/vnd.torchyard.promotion-log.v1+json"
 _ENVELOPE = "application/vnd.dsse.envelope.v1+json"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _RESTORE = (
     "Restore the log from a copy that you trust, and look for who can write to this registry. Where there is no copy, "
     "`inv rollback --new-log --to DIGEST` begins another, which says why."
@@ -67,8 +68,7 @@ class Log:
         """That another log was lost: since when, who said so and why. Empty for a log that is as old as its channel."""
         if not self.entries or (first := self.entries[0]).action != "begin":
             return ""
-        reason = "".join(each if each.isprintable() else repr(each)[1:-1] for each in first.reason)
-        return f"log begun again on {first.at[:10]} by {first.by}: {reason}"
+        return plain(f"log begun again on {first.at[:10]} by {first.by}: {first.reason}")
 
 
 def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Registry, cosign: Cosign) -> Log:
@@ -94,7 +94,7 @@ def read(repository: Repository, *, signers: tuple[Identity, ...], registry: Reg
             problems.append(finding("log-chain", where, text, _RESTORE))
         entries.append(entry)
         previous = digest_of(content)
-    if envelopes and not problems and not any(_verifies(envelopes[-1], by, cosign) for by in signers):
+    if envelopes and not problems and not verifies(envelopes[-1], signers=signers, cosign=cosign):
         text = "the newest entry does not verify under any signer's key: it was changed, or written by somebody else"
         problems.append(finding("log-signature", f"{repository}:{TAG}", text, _RESTORE))
     return Log(entries=tuple(entries), blobs=found.layers, problems=tuple(problems))
@@ -128,6 +128,11 @@ def append(log: Log, entry: bytes, *, repository: Repository, registry: Registry
         )
 
 
+def verifies(entry: bytes, *, signers: tuple[Identity, ...], cosign: Cosign) -> bool:
+    """Whether an entry in its envelope is signed by any of these."""
+    return any(_verifies(entry, by, cosign) for by in signers)
+
+
 def following(log: Log, **facts: Any) -> Entry:
     """The next entry of a log."""
     previous = log.blobs[-1].digest if log.blobs else ""
@@ -137,20 +142,19 @@ def following(log: Log, **facts: Any) -> Entry:
 def _entry(content: bytes) -> tuple[str, Entry] | None:
     """The repository that an entry was made for, and the entry; None for what is none. Anybody may have written it."""
     try:
-        statement = parsed(base64.b64decode(parsed(content)["payload"], validate=True))
+        statement = parsed(payload_of(content))
         (subject,), entry = statement["subject"], Entry(**statement["predicate"])
         words = [value for name, value in asdict(entry).items() if name != "sequence"]
         when(entry.at)
         whole = statement["predicateType"] == PROMOTION and all(isinstance(each, str) for each in words)
-        return (str(subject["name"]), entry) if whole else None
+        # It goes into commands that are advised.
+        return (str(subject["name"]), entry) if whole and _DIGEST.fullmatch(entry.digest) else None
     except (ValueError, KeyError, TypeError):
         return None
 
 
 def _verifies(content: bytes, by: Identity, cosign: Cosign) -> bool:
-    document = json.loads(content)
-    statement = base64.b64decode(document["payload"])
-    signatures = document.get("signatures")
+    statement, signatures = payload_of(content), json.loads(content)["signatures"]
     listed = [each for each in signatures if isinstance(each, dict)] if isinstance(signatures, list) else []
     found = (each.get("bundle") if by.claimed else each.get("sig") for each in listed)
     return any(cosign.verifies(encoded(statement), each, by=by) for each in found if isinstance(each, str))

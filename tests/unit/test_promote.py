@@ -351,6 +351,14 @@ def test_only_what_a_run_on_this_machine_left_is_taken_over(office: Office, mach
         promote("tiny", to="staging", now=NOW, office=office)
 
 
+def test_who_holds_a_lock_is_no_terminals_command(office: Office) -> None:
+    _release(office)
+    until = str(time.time() + 60)
+    _held(office, holder="you\n\x1b[2K", process="7", machine="there", nonce="1", until=until)
+    with pytest.raises(PromoteError, match=r"you\\n\\x1b\[2K \(process 7\) is promoting"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
 def test_two_runs_that_call_themselves_the_same_are_two(office: Office) -> None:
     where = office.repository("staging", "tiny")
     with lock.hold(where, office.holder, registry=office.registry) as still:
@@ -685,16 +693,40 @@ def test_a_log_without_its_first_entry_is_broken(office: Office) -> None:
         assert {problem.rule for problem in _log(office).problems} == {"log-chain"}
 
 
+def test_an_entry_of_what_is_no_digest_is_none(office: Office) -> None:
+    """Commands that are advised name it."""
+    _release(office)
+    entry = promote("tiny", to="staging", now=NOW, office=office)
+    assert entry
+    store, where = office.registry, office.repository("staging", "tiny")
+    found = store.manifest(where, logs.TAG)
+    assert found
+    for digest, problems in ((entry.digest, []), (f"{entry.digest}; rm -rf ~", ["log-entry"])):
+        content = logs.signed(replace(entry, digest=digest), repository=where, cosign=office.cosign, key=KEY)
+        blob = store.put_blob(where, content, media_type="dsse")
+        store.put_manifest(where, logs.TAG, manifest(found.config, (blob,)))
+        assert [problem.rule for problem in _log(office).problems] == problems
+
+
 def test_drift_is_a_tag_that_the_log_does_not_end_with(office: Office) -> None:
     _release(office)
     promote("tiny", to="staging", now=NOW, office=office)
     log = _log(office)
     assert log.current
-    assert drift(log, log.current.digest, where="here") == ()
-    assert drift(log, "", where="here", unfinished=log.current.digest) == ()
-    assert [each.rule for each in drift(log, "", where="here")] == ["unfinished"]
-    assert [each.rule for each in drift(log, "sha256:7", where="here")] == ["drift"]
-    assert [each.rule for each in drift(replace(log, entries=()), "sha256:7", where="here")] == ["log-lost"]
+    where = office.repository("staging", "tiny")
+    assert drift(log, log.current.digest, at=where, channel="staging") == ()
+    assert drift(log, "", at=where, channel="staging", unfinished=log.current.digest) == ()
+    (behind,) = drift(log, "", at=where, channel="staging")
+    (moved,) = drift(log, "sha256:7", at=where, channel="staging")
+    (lost,) = drift(replace(log, entries=()), "sha256:7", at=where, channel="staging")
+    assert (behind.rule, moved.rule, lost.rule) == ("unfinished", "drift", "log-lost")
+    # The commands are of what was asked about, whatever the log says; of one that is broken there are none.
+    said = replace(log.current, model="x; rm -rf ~", channel="x; rm -rf ~", by="me\x1b[2K")
+    (behind,) = drift(replace(log, entries=(said,)), "", at=where, channel="staging")
+    assert f"inv promote --model tiny --to staging --digest {said.digest}`" in behind.fix
+    assert ("rm -rf" in behind.fix, r"me\x1b[2K wrote" in behind.fix) == (False, True)
+    (behind,) = drift(replace(log, problems=(behind,)), "", at=where, channel="staging")
+    assert behind.fix == "Put the log right first."
 
 
 def test_a_tag_that_is_one_entry_behind_is_told_as_both_that_it_may_be(office: Office) -> None:
@@ -709,7 +741,7 @@ def test_a_tag_that_is_one_entry_behind_is_told_as_both_that_it_may_be(office: O
         found = store.manifest(where, digest)
         assert found
         store.put_manifest(where, "staging", found)
-        (told,) = drift(_log(office), digest, where="here")
+        (told,) = drift(_log(office), digest, at=where, channel="staging")
         assert told.rule == "unfinished"
         assert "was not finished, or the tag was moved back behind our back" in told.message
         assert "If nobody's run broke off at 2026-11-25T12:00:00Z, when me@here wrote that entry, find out" in told.fix
@@ -723,6 +755,41 @@ def test_a_tag_that_is_one_entry_behind_is_told_as_both_that_it_may_be(office: O
     assert f"`inv rollback --model tiny --channel staging --to {first} --reason WHY`" in told.fix
     rollback("tiny", channel="staging", to=first, reason="the tag was moved", now=NOW, office=office)
     assert (_has(office, "staging"), len(_log(office).entries)) == (first, 3)
+
+
+def test_a_promotion_that_may_not_be_repeated_any_more_is_completed_as_a_rollback(office: Office) -> None:
+    class Still(FakeRegistry):
+        """Moves no tag of production while it is held."""
+
+        held = False
+
+        def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
+            if self.held and name == "production":
+                raise RegistryError("The registry does not answer")
+            super().put_manifest(repository, name, manifest)
+
+    store = Still()
+    office = replace(office, registry=store, cosign=FakeCosign(store))
+    first = _release(office, b"one")
+    for to in ("staging", "production"):
+        promote("tiny", to=to, now=NOW, office=office)
+    second = _release(office, b"two")
+    promote("tiny", to="staging", now=NOW, office=office)
+    store.held = True
+    with pytest.raises(RegistryError):
+        promote("tiny", to="production", now=NOW, office=office)
+    store.held = False
+    assert _has(office, "production") == first
+    third = _release(office, b"three")
+    promote("tiny", to="staging", now=NOW, office=office)
+    with pytest.raises(PromoteError, match=f"has {third} now"):
+        promote("tiny", to="production", digest=second, now=NOW, office=office)
+    where = office.repository("production", "tiny")
+    (told,) = drift(_log(office, "production"), first, at=where, channel="production")
+    assert f"`inv rollback --model tiny --channel production --to {second} --reason WHY`" in told.fix
+    rollback("tiny", channel="production", to=second, reason="it broke off", now=NOW, office=office)
+    assert _has(office, "production") == second
+    assert drift(_log(office, "production"), second, at=where, channel="production") == ()
 
 
 def _lose_the_log(office: Office, how: str = "deleted") -> None:
@@ -820,6 +887,111 @@ def test_what_a_log_says_is_no_terminals_command(office: Office) -> None:
     office = replace(office, cosign=Refusing(office.registry))
     row = next(row for row in status(("tiny",), now=NOW, office=office) if row.channel == "staging")
     assert (row.begun, "log-signature" in row.problems) == ("", True)
+
+
+def test_a_row_is_one_line_whatever_an_image_says(office: Office) -> None:
+    _release(office)
+    row = next(status(("tiny",), now=NOW, office=office))
+    line = replace(row, version="1\x1b[2K", trouble="a\nb").line()
+    assert line.isprintable()
+    assert (r"1\x1b[2K" in line, line.endswith(r"a\nb")) == (True, True)
+
+
+def test_a_broken_log_that_cannot_be_kept_is_not_replaced(office: Office) -> None:
+    """Only where its entries are lost there is nothing to keep."""
+
+    class Keeping(FakeRegistry):
+        """Takes no log under another tag."""
+
+        def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
+            if name.startswith(f"{logs.TAG}-"):
+                raise RegistryError("The registry refuses PUT")
+            super().put_manifest(repository, name, manifest)
+
+    store = Keeping()
+    office = replace(office, registry=store, cosign=FakeCosign(store))
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    where = office.repository("staging", "tiny")
+    _lose_the_log(office, "first entry gone")
+    broken = store.manifest(where, logs.TAG)
+    with pytest.raises(RegistryError, match="refuses PUT"):
+        rollback("tiny", channel="staging", to=digest, reason="why", new_log=True, now=NOW, office=office)
+    assert store.manifest(where, logs.TAG) == broken
+    _lose_the_log(office, "entries gone")
+    rollback("tiny", channel="staging", to=digest, reason="why", new_log=True, now=NOW, office=office)
+    assert [each.action for each in _log(office).entries] == ["begin"]
+
+
+def test_what_the_signers_of_a_channel_do_not_verify_gets_into_no_log(office: Office) -> None:
+    """Where our public key is not beside the private one, only the signature tells whose it is."""
+    first = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    _release(office, b"other weights")
+    promote("tiny", to="staging", now=NOW, office=office)
+    theirs = replace(office, key=Path("keys/theirs.key"))
+    store, where = office.registry, office.repository("staging", "tiny")
+    for new_log in (False, True):
+        if new_log:
+            _lose_the_log(office, "first entry gone")
+        before = store.manifest(where, logs.TAG), _has(office, "staging")
+        with pytest.raises(PromoteError, match=r"theirs\.pub signs verifies under no key of the signers of staging"):
+            rollback("tiny", channel="staging", to=first, reason="why", new_log=new_log, now=NOW, office=theirs)
+        assert (store.manifest(where, logs.TAG), _has(office, "staging")) == before
+
+
+@pytest.mark.parametrize("name", ["Payload", "payload", "more"])
+def test_an_envelope_that_somebody_might_read_otherwise_is_none(office: Office, name: str) -> None:
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store = office.registry
+    for where, tag in (
+        (office.repository("staging", "tiny"), logs.TAG),
+        (office.repository(RELEASES, "tiny"), attached(digest, "att")),
+    ):
+        found = store.manifest(where, tag)
+        assert found
+        whole = store.blob(where, found.layers[-1].digest)
+        payload = json.loads(whole)["payload"]
+        blob = store.put_blob(where, whole[:-1] + f',"{name}":"{payload}"}}'.encode(), media_type="dsse")
+        last = replace(found.layers[-1], digest=blob.digest, size=blob.size)
+        store.put_manifest(where, tag, manifest(found.config, (*found.layers[:-1], last)))
+    assert [each.rule for each in _log(office).problems] == ["log-entry"]
+    with pytest.raises(PromoteError, match="evidence-of-another-digest"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
+def test_what_we_cannot_read_of_attestations_is_damage_before_cosign_is_asked(office: Office) -> None:
+    class Strict(FakeCosign):
+        """Tells of what is in staging in a way that nobody can read, until it is brought again."""
+
+        broken = True
+
+        def attestations(self, reference: str, *, kind: str, by: Identity) -> tuple[bytes, ...]:
+            if "/staging/" in reference and self.broken:
+                raise CosignError("cosign verify-attestation accepted something")
+            return super().attestations(reference, kind=kind, by=by)
+
+        def copy(self, source: str, target: str) -> None:
+            super().copy(source, target)
+            self.broken = False
+
+    digest = _release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    store, where = office.registry, office.repository("staging", "tiny")
+    found = store.manifest(where, attached(digest, "att"))
+    assert found
+    assert isinstance(store, FakeRegistry)
+    # Go reads over what it does not know.
+    document = json.loads(store.blob(where, found.layers[0].digest))
+    document["signatures"][0]["more"] = "@"
+    number = json.dumps(document).replace('"@"', "1" * 5000)
+    blob = store.put_blob(where, number.encode(), media_type="dsse")
+    last = replace(found.layers[0], digest=blob.digest, size=blob.size)
+    store.put_manifest(where, attached(digest, "att"), manifest(found.config, (last, *found.layers[1:])))
+    assert promote("tiny", to="staging", now=NOW, office=replace(office, cosign=Strict(store)))
 
 
 def test_a_log_that_is_whole_is_not_begun_again(office: Office) -> None:

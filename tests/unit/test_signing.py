@@ -11,6 +11,7 @@ from pipeline import signing
 from pipeline.engine import Job
 from pipeline.errors import ContainerFailed, CosignError, PipelineError, RegistryError
 from pipeline.signing import Identity, ToolCosign, payload_of
+from pipeline.sigstore import GITHUB, Claimed
 from tests.unit.fake_engine import FakeEngine
 
 WHERE = "127.0.0.1:5000/releases/tiny@sha256:" + "0" * 64
@@ -48,6 +49,8 @@ REFUSED = [
     "no matching signatures: GET https://auth.example.com/token?scope=x: unexpected status code 401 Unauthorized",
     f"no matching signatures: invalid signature\n {GET}/blobs/sha256:7: unexpected status code 403 Forbidden",
     f"no matching signatures: {GET}/blobs/sha256:7: unexpected status code 403 Forbidden\n invalid signature",
+    'no matching signatures: Get "https://cdn.example.com/sha256/7": tls: failed to verify certificate: x509: expired',
+    f"no matching signatures: invalid signature\n {GET}/blobs/sha256:7: unexpected status code 503 Service Unavailable",
     'Get "http://127.0.0.1:5000/v2/": dial tcp 127.0.0.1:5000: connect: connection refused',
 ]
 # What it does that has nothing to do with signatures; the last two are no words of its own.
@@ -197,7 +200,27 @@ BUNDLE: dict[str, object] = {"base64Signature": "AAAA", "cert": CERTIFICATE, "re
 
 
 def test_a_bundle_without_a_key_is_put_to_cosign() -> None:
-    assert signing._is_certified(json.dumps(BUNDLE))
+    assert json.loads(signing._certified(json.dumps(BUNDLE))) == BUNDLE
+    # Half a character is none that could be written to a file.
+    halved = signing._certified(json.dumps({**BUNDLE, "base64Signature": "\ud800"}))
+    assert json.loads(halved)["base64Signature"] == "\ud800"
+    assert signing._certified(json.dumps({**BUNDLE, "base64Signature": "\ud800"}, ensure_ascii=False)) == halved
+
+
+def test_what_is_put_to_cosign_is_what_was_read(engine: FakeEngine, cosign: ToolCosign) -> None:
+    given = list[bytes]()
+
+    def run(job: Job, _: Callable[[str], None]) -> None:
+        given.append((next(each.source for each in job.mounts if each.target == "/work/in") / "bundle").read_bytes())
+
+    engine.on_run = run
+    claimed = Identity(name="workflow", claimed=Claimed(identity="https://github.com/octo/yard", issuer=GITHUB))
+    inside = _forged({"Payload": {}}, "payload", {"body": "another"})
+    whole = f"{json.dumps({**BUNDLE, 'rekorBundle': None})[:-5]}{inside}}}"
+    assert cosign.verifies(b"content", whole, by=claimed)
+    assert [json.loads(each) for each in given] == [{**BUNDLE, "rekorBundle": {}}]
+    assert not cosign.verifies(b"content", _forged(BUNDLE, "Cert", PUBLIC), by=claimed)
+    assert len(given) == 1
 
 
 @pytest.mark.parametrize(
@@ -207,6 +230,7 @@ def test_a_bundle_without_a_key_is_put_to_cosign() -> None:
         _forged(BUNDLE, "cert", PUBLIC),
         _forged({**BUNDLE, "cert": PUBLIC}, "cert", CERTIFICATE),
         _forged(BUNDLE, "key", PUBLIC),
+        _forged(BUNDLE, "REKORBUNDLE", {}),
         json.dumps({**BUNDLE, "cert": PUBLIC}),
         json.dumps({"Cert" if name == "cert" else name: value for name, value in BUNDLE.items()}),
         json.dumps({name: value for name, value in BUNDLE.items() if name != "rekorBundle"}),
@@ -215,7 +239,7 @@ def test_a_bundle_without_a_key_is_put_to_cosign() -> None:
     ],
 )
 def test_a_bundle_in_which_somebody_might_find_a_key_is_not(bundle: str) -> None:
-    assert not signing._is_certified(bundle)
+    assert not signing._certified(bundle)
 
 
 def test_a_cosign_that_fails_is_no_damage_of_what_is_there() -> None:
