@@ -148,6 +148,35 @@ def test_operators_are_fused_where_runs_are_faster(
     assert made.engine.threads() == chosen.threads
 
 
+def test_what_is_measured_in_a_bad_moment_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing makes a run faster than it is, and much makes it slower."""
+    model, fused, spread = Timed(), iter([0.03, 0.019, 0.012]), iter([0.05, 0.021])
+    monkeypatch.setattr(planning, "_fastest", lambda *_: next(fused) if model.fused else 0.02)
+    monkeypatch.setattr(planning, "_side_by_side", lambda *_: next(spread))
+    made = ready(tmp_path, model)
+    plan = Plan(instances=2, threads=1, wide=2, fused=True)
+    assert choose(made, cores=2, instances=None, threads=None) == plan
+    assert not [*fused, *spread]
+
+
+def test_a_lone_run_is_measured_again_before_it_gets_one_core_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lone = iter([0.02, 0.015])
+    monkeypatch.setattr(planning, "_fastest", lambda *_: next(lone))
+    monkeypatch.setattr(planning, "_side_by_side", lambda *_: 0.021)
+    plan = choose(ready(tmp_path, Timed()), cores=2, instances=None, threads=None, fusion=False)
+    assert plan == Plan(instances=2, threads=1, wide=2)
+
+
+def test_what_takes_long_gets_one_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "_CHANCES_SECONDS", 0.0)
+    model, fused = Timed(), iter([0.03, 0.01])
+    monkeypatch.setattr(planning, "_fastest", lambda *_: next(fused) if model.fused else 0.02)
+    assert not choose(ready(tmp_path, model), cores=1, instances=None, threads=None).fused
+    assert list(fused) == [0.01]
+
+
 @pytest.mark.parametrize("given", [{"threads": 3}, {"instances": 1}, {"instances": 2}])
 def test_a_plan_that_is_given_is_fused_for_its_threads(tmp_path: Path, given: dict[str, Any]) -> None:
     made = ready(tmp_path, Batched(seconds=0.01))

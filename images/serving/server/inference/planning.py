@@ -3,7 +3,7 @@
 import statistics
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +23,10 @@ _SECONDS = 0.05
 _FEWEST = 2
 _LONGEST_SECONDS = 1.0
 _TIMED = 5
+# Whatever else the machine does makes runs slower and never faster: what would be turned down is measured again first,
+# so often and for about so long at most. Of 20 starts on a busy machine one or two went by a bad moment before.
+_CHANCES = 3
+_CHANCES_SECONDS = 0.3
 # Batches that would take longer are not measured, other than the smallest.
 _BATCH_SECONDS = 0.1
 # Shapes and batches, the small ones first, are run once before the model is ready, as long as that takes no longer in a
@@ -114,8 +118,8 @@ def fused(ready: Ready, *, threads: Sequence[int], plain: float | None = None) -
     if not may_gain(ready, plain) or not fuse(ready, threads=threads):
         return None
     ready.engine.set_threads(threads[0])
-    seconds = _fastest(ready)
-    if _WORTH * seconds < plain:
+    seconds = _least(lambda: _fastest(ready), below=plain / _WORTH)
+    if seconds < plain / _WORTH:
         return seconds
     ready.served.model.unfuse()
     return None
@@ -125,11 +129,22 @@ def _spread(plan: Plan, seconds: float, ready: Ready) -> tuple[Plan, float]:
     """The better of a plan that gives all cores to one run after the other, each of which takes so many `seconds`, and
     of one core for each of several, which wait for nobody at barriers. A lone run may have all of them all the same."""
     cores = plan.threads
-    each = _side_by_side(ready, cores)
+    each = _least(lambda: _side_by_side(ready, cores), below=cores * seconds)
     if each >= cores * seconds:
         return plan, seconds
-    wide = cores if _WORTH * seconds < each else 0
+    worth = each / _WORTH
+    wide = cores if seconds < worth or _least(lambda: _fastest(ready), below=worth) < worth else 0
     return replace(plan, instances=cores, threads=1, wide=wide), each
+
+
+def _least(measure: Callable[[], float], *, below: float) -> float:
+    """The least seconds that are measured, once or until they are `below`."""
+    until, least = time.perf_counter() + _CHANCES_SECONDS, measure()
+    for _ in range(1, _CHANCES):
+        if least < below or time.perf_counter() >= until:
+            break
+        least = min(least, measure())
+    return least
 
 
 def _fastest(ready: Ready, barrier: threading.Barrier | None = None) -> float:
