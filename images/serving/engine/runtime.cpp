@@ -74,7 +74,7 @@ void trim() {
   void* volatile last = std::malloc(kBeside);
   std::free(last);
   malloc_trim(0);
-  // From now on what it would have grown to.
+  // What it grows to once something large was freed; it does not grow by itself any more.
   mallopt(M_MMAP_THRESHOLD, kLargestThreshold);
   mallopt(M_TRIM_THRESHOLD, 2 * kLargestThreshold);
 }

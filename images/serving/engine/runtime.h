@@ -31,7 +31,7 @@ void set_threads(int count);
 int threads();
 
 // Gives memory that was freed back to the kernel, which the allocator keeps otherwise: all of the calling thread's, and
-// of other threads' what does not lie at the end.
+// of other threads' what does not lie at the end. From then on up to 64 MiB of it are kept, as after large tensors.
 void trim();
 
 }  // namespace torchyard

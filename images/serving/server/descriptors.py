@@ -16,9 +16,13 @@ def allow(connections: int) -> None:
     """
     needed = 2 * connections + _OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if resource.RLIM_INFINITY in {soft, hard} or needed <= hard:
-        if soft != resource.RLIM_INFINITY and soft < needed:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    if not _lacks(soft, needed):
         return
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    log.event("few-descriptors", level="warning", needed=needed, allowed=hard)
+    few = _lacks(hard, needed)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard if few else needed, hard))
+    if few:
+        log.event("few-descriptors", level="warning", needed=needed, allowed=hard)
+
+
+def _lacks(limit: int, needed: int) -> bool:
+    return limit != resource.RLIM_INFINITY and limit < needed

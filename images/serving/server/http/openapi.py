@@ -10,18 +10,6 @@ _REF = "#/components/schemas/"
 _PARAMETERS = {"type": "object"}
 
 
-def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": schema}
-
-
-_NUMBER = {"type": "integer", "minimum": 0}
-_ENCODING = {"type": "string", "enum": ["gzip", "deflate", "identity"]}
-_HEADERS = [
-    _header("Inference-Header-Content-Length", "How many bytes of JSON come before binary tensors", _NUMBER),
-    _header("Content-Encoding", "How the body is compressed", _ENCODING),
-]
-
-
 def document(contract: Contract) -> dict[str, Any]:
     """The document. A schema cannot say how binary tensors follow the JSON; a description does."""
     paths: dict[str, Any] = {
@@ -121,8 +109,6 @@ _BINARY = (
     "that have parameters.binary_data_size instead of data, in their order: "
     "https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_binary_data.md"
 )
-
-
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -136,7 +122,17 @@ def _infer() -> dict[str, Any]:
         f"The outputs as JSON, or binary where that is asked for. {_BINARY}", {"$ref": f"{_REF}Response"}
     )
     answers["200"]["content"]["application/octet-stream"] = _BYTES
-    return {"summary": "Inference", "parameters": _HEADERS, "requestBody": body, "responses": answers}
+    number = {"type": "integer", "minimum": 0}
+    encoding = {"type": "string", "enum": ["gzip", "deflate", "identity"]}
+    headers = [
+        _header("Inference-Header-Content-Length", "How many bytes of JSON come before binary tensors", number),
+        _header("Content-Encoding", "How the body is compressed", encoding),
+    ]
+    return {"summary": "Inference", "parameters": headers, "requestBody": body, "responses": answers}
+
+
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
 def _index() -> dict[str, Any]:
