@@ -63,7 +63,7 @@ class Requests:
         self._since = 0
 
     def tell(self, path: str, identity: str | None, status: int | str, seconds: float) -> None:
-        """To be called with each request that was answered. `identity` is its client's for it."""
+        """To be called with each request that was answered or given up. `identity` is its client's for it."""
         if seconds <= self._slow and not tells("debug"):
             return
         fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}

@@ -89,9 +89,10 @@ class Server(uvicorn.Server):
 def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings, requests: log.Requests) -> rpc.Server:
     import _http2  # noqa: PLC0415 (it is in the image only)
 
-    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline, requests=requests)
+    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline)
     limits = Limits(message=settings.max_body, held=settings.queue_size, connections=settings.connections)
-    return rpc.Server(Served(http2=_http2, limits=limits, unary=services.unary, streaming=services.streaming))
+    served = Served(http2=_http2, limits=limits, unary=services.unary, streaming=services.streaming, requests=requests)
+    return rpc.Server(served)
 
 
 async def _serve(

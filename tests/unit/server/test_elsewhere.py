@@ -70,7 +70,7 @@ def _render(
     described, waiting = contract.read(models.write(folder)), iter(executors)
     request = Request(id="7", parameters={}, inputs=(), outputs=(Requested(name="y", binary=binary),))
     answers = [Answer(tensor=described.outputs[0], shape=shape, content=memoryview(content))]
-    return asyncio.run(Elsewhere(described, lambda: next(waiting)).render(request, answers))
+    return asyncio.run(Elsewhere(described, lambda: next(waiting)).render(request, answers, len(content)))
 
 
 def test_an_answer_comes_back(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The gRPC server on a fake HTTP/2 and without sockets: services, statuses, limits, deadlines and the end."""
 
 import asyncio
+import copy
 import gc
 import gzip
 import json
@@ -18,6 +19,7 @@ import pytest
 
 from server import log
 from server.grpc import protobuf, rpc_connection, service
+from server.grpc.calls import Call
 from server.grpc.messages import Messages
 from server.grpc.rpc import Server
 from server.grpc.rpc_connection import Connection, Limits, Served
@@ -168,11 +170,14 @@ def make(tmp_path: Path, protocols: Messages) -> Make:
         model = engine.load(str(tmp_path / "model" / "model.pt"), optimize=True)
         inference = Here(ServedModel(contract=described, engine=engine, model=model))
         served = Served(
-            http2=fake_http2, limits=Limits(message=MESSAGE, held=held, connections=2), unary={}, streaming={}
+            http2=fake_http2,
+            limits=Limits(message=MESSAGE, held=held, connections=2),
+            unary={},
+            streaming={},
+            requests=log.Requests(slow),
         )
         stage = Stage(inference, protocols, served)
-        requests = log.Requests(slow)
-        services = Services(described, inference, protocols, server=stage, deadline=deadline, requests=requests)
+        services = Services(described, inference, protocols, server=stage, deadline=deadline)
         served.unary, served.streaming = services.unary, services.streaming
         return stage
 
@@ -531,7 +536,10 @@ def test_a_request_that_is_not_complete_by_its_deadline_is_ended(stage: Stage) -
 
 
 @pytest.mark.parametrize("how", ["reset", "hang up"])
-def test_the_work_of_a_client_that_goes_away_is_dropped(stage: Stage, how: str) -> None:
+def test_the_work_of_a_client_that_goes_away_is_dropped(
+    make: Make, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = make(slow=0)
     stage.inference.waits = True
 
     async def gone() -> None:
@@ -547,6 +555,7 @@ def test_the_work_of_a_client_that_goes_away_is_dropped(stage: Stage, how: str) 
     asyncio.run(gone())
     assert stage.inference.cancelled == 1
     assert not stage.reader.answers
+    assert json.loads(capsys.readouterr().err)["status"] == "CANCELLED"
 
 
 def test_all_messages_together_are_bounded(make: Make) -> None:
@@ -667,20 +676,20 @@ class Seen(bytearray):
     """Bytes that can be seen to go."""
 
 
-def test_a_refused_message_is_let_go_of_at_once(stage: Stage) -> None:
+@pytest.mark.parametrize("error", [Refusal(400, "no"), Failed(Code.NOT_FOUND, "no"), ZeroDivisionError()])
+def test_what_a_refused_call_held_is_let_go_of_at_once(stage: Stage, error: Exception) -> None:
     """Not when the garbage collector finds it some time."""
     kept = list[weakref.ref[Seen]]()
 
-    async def refuse() -> None:
-        infer = stage.served.unary[INFER.encode()]
-        for content in (Seen(b"no message"), Seen(stage.request(model_name="other"))):
-            kept.append(weakref.ref(content))
-            with pytest.raises(Failed):
-                await infer(content, None)  # type: ignore[arg-type]
+    async def refuse(content: bytes, _: Call) -> bytes:
+        seen = Seen(content)
+        kept.append(weakref.ref(seen))
+        raise copy.copy(error)
 
+    stage.served.unary = {INFER.encode(): refuse}
     gc.disable()
     try:
-        asyncio.run(refuse())
+        assert stage.play(*(grpc_frames.call(number, INFER, b"?") for number in (1, 3))).answers[3].status
         assert [each() for each in kept] == [None, None]
     finally:
         gc.enable()

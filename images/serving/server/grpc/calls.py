@@ -15,7 +15,8 @@ from server.grpc.status import Code, Failed, failed
 from server.protocol.compression import ENCODINGS
 from server.refusal import Refusal
 
-Unary: TypeAlias = Callable[[bytes, "float | None"], Awaitable[bytes]]
+# A message of a call to its answer.
+Unary: TypeAlias = Callable[[bytes, "Call"], Awaitable[bytes]]
 Streaming: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _ENCODINGS = {b"", b"identity", *(each.encode() for each in ENCODINGS)}
@@ -26,13 +27,16 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 @dataclass(slots=True, eq=False)
 class Call:
     """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
-    messages."""
+    messages. When it was `opened`, and its `deadline`, are in seconds of time.monotonic(); `id` is its client's name
+    for it, which whoever reads its message tells."""
 
     number: int
+    path: bytes
     unary: Unary | None
     encoding: bytes
-    deadline: float | None
     opened: float
+    deadline: float | None = None
+    id: str | None = None
     message: bytes | None = None
     held: int = 0
     waiting: "asyncio.Queue[bytes | None] | None" = None

@@ -39,13 +39,14 @@ class Limits:
 
 @dataclass(slots=True, kw_only=True)
 class Served:
-    """What all connections share: methods by path, limits, the bytes of messages that are held, and whether clients are
-    to make their next calls elsewhere."""
+    """What all connections share: methods by path, limits, who is told of calls, the bytes of messages that are held,
+    and whether clients are to make their next calls elsewhere."""
 
     http2: Http2
     limits: Limits
     unary: Mapping[bytes, Unary]
     streaming: Mapping[bytes, Streaming]
+    requests: log.Requests = field(default_factory=log.Requests)
     connections: "set[Connection]" = field(default_factory=set)
     held: int = 0
     draining: bool = False
@@ -85,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._count(0)
         for call in tuple(self._calls.values()):
-            self._forget(call)
+            self._give_up(call)
 
     def pause_writing(self) -> None:
         """Called by asyncio: the peer does not read as fast as it asks."""
@@ -206,7 +207,7 @@ class Connection(asyncio.Protocol):
         _, number, path, method, content_type, timeout, encoding = event
         now = self._active = time.monotonic()
         unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
-        call = Call(number=number, unary=unary, encoding=encoding, deadline=None, opened=now)
+        call = Call(number=number, path=path, unary=unary, encoding=encoding, opened=now)
         self._calls[number] = call
         if self._served.draining and not self._sent_away:
             # A connection that was made meanwhile is good for the calls that are on their way.
@@ -284,13 +285,13 @@ class Connection(asyncio.Protocol):
     def _closed(self, event: Event) -> None:
         call = self._calls.get(event[1])
         if call is not None:
-            self._forget(call)
+            self._give_up(call)
 
     async def _answer(self, call: Call, message: bytes) -> None:
         assert call.unary is not None
         try:
             if not call.encoding:
-                answer = await call.unary(message, call.deadline)
+                answer = await call.unary(message, call)
                 self._refuse_when_full(call, answer)
                 # The client may have gone while the model ran.
                 if call.number in self._calls:
@@ -301,7 +302,7 @@ class Connection(asyncio.Protocol):
                 most = self._served.limits.message
                 message = await inflated("the message", encoding, message, most=most)
                 self._hold(call, len(message))
-                answer = await call.unary(message, call.deadline)
+                answer = await call.unary(message, call)
                 self._refuse_when_full(call, answer)
                 if len(answer) >= SMALLEST:
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
@@ -311,10 +312,11 @@ class Connection(asyncio.Protocol):
                 self._recount()
         except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
             call.task = None
-            self._fail(call, calls.failure(error))
+            self._fail(call, calls.failure(error, id=call.id))
             self._flush_soon()
             return
         call.task = None
+        self._tell(call, Code.OK)
         self._forget(call)
         self._flush_soon()
 
@@ -341,8 +343,20 @@ class Connection(asyncio.Protocol):
         self._fail(call, Failed(Code.DEADLINE_EXCEEDED, "The call's deadline passed before it was answered."))
         self._flush()
 
+    def _tell(self, call: Call, code: Code) -> None:
+        # A stream is as long as its client wants.
+        if call.waiting is None:
+            path = call.path[:200].decode("latin-1")
+            self._served.requests.tell(path, call.id, code.name, time.monotonic() - call.opened)
+
     def _fail(self, call: Call, error: Failed) -> None:
+        self._tell(call, error.code)
         self._session.close(call.number, str(int(error.code)), details(str(error)))
+        self._forget(call)
+
+    def _give_up(self, call: Call) -> None:
+        """Nobody waits for the answer any more."""
+        self._tell(call, Code.CANCELLED)
         self._forget(call)
 
     def _forget(self, call: Call) -> None:

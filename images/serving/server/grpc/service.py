@@ -1,10 +1,8 @@
 """The gRPC services of one model: inference with Triton's extensions, health and reflection."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from google.protobuf.descriptor import FileDescriptor
@@ -12,8 +10,9 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from server import log
+from server.deadlines import earliest, reading
 from server.grpc import protobuf
-from server.grpc.calls import Streaming, Unary, failure
+from server.grpc.calls import Call, Streaming, Unary
 from server.grpc.messages import Messages
 from server.grpc.status import Code, Failed
 from server.grpc.unpacked import unpacked
@@ -37,19 +36,6 @@ _BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="typed-contents")
 _Made = TypeVar("_Made")
 # From a request to what protobuf's JSON mapping makes the response of.
 _Tell: TypeAlias = Callable[[Any], dict[str, Any]]
-
-
-@dataclass(slots=True)
-class _Call:
-    """When it began and when its client stops to wait, in seconds of time.monotonic(), and its client's name for it,
-    once it is read."""
-
-    began: float
-    deadline: float | None
-    id: str | None = None
-
-
-_Method: TypeAlias = Callable[[bytes, _Call], Awaitable[bytes]]
 
 
 class Stateful(Protocol):
@@ -77,16 +63,14 @@ class Services:
         *,
         server: Stateful,
         deadline: float | None = None,
-        requests: log.Requests | None = None,
     ) -> None:
-        """A request may take `deadline` seconds, or less where its client says so; `requests` tells of all."""
+        """A request may take `deadline` seconds, or less where its client says so."""
         self._contract = contract
         self._inference = inference
         self._messages = messages
         self._server = server
         self._statistics = inference.statistics
         self._deadline = deadline
-        self._requests = requests or log.Requests()
         self._renderer = protobuf.Renderer(contract, messages)
         self._request = messages.get("inference.ModelInferRequest")
 
@@ -107,10 +91,9 @@ class Services:
             "RepositoryModelLoad": _read_only,
             "RepositoryModelUnload": _read_only,
         }
-        methods = {f"/{_SERVICE}/{name}": self._telling(_SERVICE, name, tell) for name, tell in told.items()}
-        methods[f"/{_HEALTH}/Check"] = self._telling(_HEALTH, "Check", self._check)
-        methods[f"/{_SERVICE}/ModelInfer"] = self._infer
-        return {path.encode(): self._told(path, method) for path, method in methods.items()}
+        paths = {f"/{_SERVICE}/{name}".encode(): self._telling(_SERVICE, name, tell) for name, tell in told.items()}
+        paths[f"/{_HEALTH}/Check".encode()] = self._telling(_HEALTH, "Check", self._check)
+        return {**paths, f"/{_SERVICE}/ModelInfer".encode(): self._infer}
 
     @property
     def streaming(self) -> Mapping[bytes, Streaming]:
@@ -126,34 +109,12 @@ class Services:
     def _ready(self) -> bool:
         return self._server.state == "ready" and not self._server.stuck
 
-    def _told(self, path: str, method: _Method) -> Unary:
-        """A method of which the log tells."""
-
-        async def answer(content: bytes, deadline: float | None) -> bytes:
-            call, code = _Call(time.monotonic(), deadline), Code.CANCELLED
-            try:
-                answered = await method(content, call)
-                code = Code.OK
-            except Exception as error:  # noqa: BLE001 (a bug at one call must not cost its client the answer)
-                failed = failure(error, id=call.id)
-                code = failed.code
-                try:
-                    raise failed from (None if failed is error else error)
-                finally:
-                    # With it this frame, and the message, would wait for the garbage collector.
-                    del failed
-            finally:
-                self._requests.tell(path, call.id, code.name, time.monotonic() - call.began)
-            return answered
-
-        return answer
-
-    def _telling(self, service: str, name: str, tell: _Tell) -> _Method:
+    def _telling(self, service: str, name: str, tell: _Tell) -> Unary:
         method = self._messages.pool.FindServiceByName(service).FindMethodByName(name)
         request = self._messages.get(method.input_type.full_name)
         response = self._messages.get(method.output_type.full_name)
 
-        async def answer(content: bytes, _: _Call) -> bytes:
+        async def answer(content: bytes, _: Call) -> bytes:
             if len(content) > _LARGEST:
                 raise Refusal(413, f"the message: at most {_LARGEST} bytes are taken, got {len(content)}.")
             told: bytes = ParseDict(tell(_parsed(request, content)), response()).SerializeToString()
@@ -177,16 +138,15 @@ class Services:
             told = f"Model {name!r} has no version {version[:200]!r}; this server has {contract.version!r}."
             raise Refusal(404, told)
 
-    async def _infer(self, content: bytes, call: _Call) -> bytes:
+    async def _infer(self, content: bytes, call: Call) -> bytes:
         rest, raw = unpacked(content)
-        deadline = _earliest(call.deadline, call.began, self._deadline)
-        try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                request = await _beside(len(rest), self._read, rest, raw, call)
-        except TimeoutError:
-            self._statistics.expire(int(1e9 * call.began))
-            raise Refusal(504, "The call's deadline passed before it was read.") from None
-        deadline = _earliest(deadline, call.began, request.seconds)
+        deadline = earliest(call.opened, self._deadline, until=call.deadline)
+        if len(rest) <= _LARGE:
+            request = self._read(rest, raw, call)
+        else:
+            async with reading(call.opened, deadline, self._statistics):
+                request = await _beside(self._read, rest, raw, call)
+        deadline = earliest(call.opened, request.seconds, until=deadline)
         try:
             answers = await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
@@ -194,10 +154,11 @@ class Services:
             # torch's message begins with the model's source code, which is for the log only.
             told = f"The model failed at this request: {str(error).strip().splitlines()[-1]}"
             raise Refusal(500, told) from error
-        typed = 0 if request.raw else sum(len(answer.content) for answer in answers)
-        return await _beside(typed, self._renderer.render, request, answers)
+        if request.raw or sum(len(answer.content) for answer in answers) <= _LARGE:
+            return self._renderer.render(request, answers)
+        return await _beside(self._renderer.render, request, answers)
 
-    def _read(self, rest: bytes, raw: Sequence[memoryview], call: _Call) -> protobuf.Request:
+    def _read(self, rest: bytes, raw: Sequence[memoryview], call: Call) -> protobuf.Request:
         message = _parsed(self._request, rest)
         call.id = message.id
         self._refuse_others(message.model_name, message.model_version)
@@ -262,16 +223,8 @@ class Services:
         return pool.FindFileByName(name) if kind == "file_by_filename" else pool.FindFileContainingSymbol(name)
 
 
-def _earliest(deadline: float | None, began: float, seconds: float | None) -> float | None:
-    """The earlier of `deadline` and so many seconds after `began`, of those that are not None."""
-    bounds = [deadline, None if seconds is None else began + seconds]
-    return min((each for each in bounds if each is not None), default=None)
-
-
-async def _beside(size: int, work: Callable[..., _Made], *arguments: Any) -> _Made:
-    """What `work` makes of tensors of so many bytes, which the event loop does not wait for where they are many."""
-    if size <= _LARGE:
-        return work(*arguments)
+async def _beside(work: Callable[..., _Made], *arguments: Any) -> _Made:
+    """What `work` makes, while the event loop goes on."""
     return await asyncio.get_running_loop().run_in_executor(_BESIDE, work, *arguments)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from server import log
+from server.deadlines import earliest, reading
 from server.http.body import Bodies, Disconnected, Receive
 from server.http.elsewhere import LARGE, LARGE_ANSWER, Elsewhere
 from server.http.routes import Routes, as_json
@@ -179,16 +180,12 @@ class App:
     async def _parsed(self, body: bytes, began: float, told: _Told) -> Request:
         if self._elsewhere is None or (len(body) if told.length is None else told.length) <= LARGE:
             return self._parser.parse(body, told.length)
-        deadline = _deadline(began, self._deadline, told.seconds)
-        try:
-            async with asyncio.timeout(None if deadline is None else deadline - time.monotonic()):
-                return await self._elsewhere.parse(body, told.length)
-        except TimeoutError:
-            self._inference.statistics.expire(int(1e9 * began))
-            raise Refusal(504, "The request's deadline passed before it was read.") from None
+        deadline = earliest(began, self._deadline, told.seconds)
+        async with reading(began, deadline, self._inference.statistics):
+            return await self._elsewhere.parse(body, told.length)
 
     async def _answers(self, request: Request, began: float, told: _Told) -> Sequence[Answer]:
-        deadline = _deadline(began, self._deadline, told.seconds, request.seconds)
+        deadline = earliest(began, self._deadline, told.seconds, request.seconds)
         try:
             return await self._inference.answer(request.inputs, deadline=deadline)
         except ModelFailed as error:
@@ -197,24 +194,19 @@ class App:
             raise Refusal(500, f"The model failed at this request: {str(error).strip().splitlines()[-1]}") from error
 
     async def _rendered(self, request: Request, answers: Sequence[Answer], held: int) -> Reply:
-        size = response.as_json(request, answers)
+        size = response.size_as_json(request, answers)
         if self._elsewhere is None or size <= LARGE_ANSWER:
             rendered = response.render(self._contract, request, answers)
         else:
             self._bodies.hold(size, beside=held)
             try:
-                rendered = await self._elsewhere.render(request, answers)
+                rendered = await self._elsewhere.render(request, answers, size)
             finally:
                 self._bodies.release(size)
         if rendered.header_length is None:
             return Reply(200, rendered.body)
         binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))
         return Reply(200, rendered.body, binary)
-
-
-def _deadline(began: float, *seconds: float | None) -> float | None:
-    """When the shortest of these has passed, those that are not None; None where all are."""
-    return min((began + each for each in seconds if each is not None), default=None)
 
 
 async def _compressed(reply: Reply, encoding: Encoding) -> Reply:

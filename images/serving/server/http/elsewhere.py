@@ -49,22 +49,18 @@ class Elsewhere:
             Refusal: as there; 413 where the process has not the memory for it.
         """
         process = self._large if len(body) <= _LARGER else self._larger
-        return await process.make(lambda: partial(_parsed, self._contract, body, header_length), _TOO_LARGE)
+        return await process.make(partial(_parsed, self._contract, body, header_length), _TOO_LARGE)
 
-    async def render(self, request: Request, answers: Sequence[Answer]) -> Response:
-        """As `server.protocol.response.render`.
+    async def render(self, request: Request, answers: Sequence[Answer], size: int) -> Response:
+        """As `server.protocol.response.render`, where so many bytes of answers become JSON.
 
         Raises:
             Refusal: as there; 406 where the process has not the memory for it.
         """
-        process = self._large if response.as_json(request, answers) <= _LARGER_ANSWER else self._larger
-
-        def prepare() -> Callable[[], _Outcome[Response]]:
-            # Views of memory cannot be sent to another process, and the inputs are not needed there.
-            sent = [replace(answer, content=bytes(answer.content)) for answer in answers]
-            return partial(_rendered, self._contract, replace(request, inputs=()), sent)
-
-        return await process.make(prepare, _TOO_LARGE_ANSWER)
+        process = self._large if size <= _LARGER_ANSWER else self._larger
+        # The inputs are not needed there.
+        work = partial(_rendered, self._contract, replace(request, inputs=()), answers)
+        return await process.make(work, _TOO_LARGE_ANSWER)
 
 
 class _Process:
@@ -75,11 +71,10 @@ class _Process:
         self._executor: Executor | None = None
         self._free = asyncio.Lock()
 
-    async def make(self, prepare: Callable[[], Callable[[], _Outcome[Made]]], ended: tuple[int, str]) -> Made:
-        """What the work makes that `prepare` gives when its turn comes; `ended` is the refusal where the process is
-        ended meanwhile."""
+    async def make(self, work: Callable[[], _Outcome[Made]], ended: tuple[int, str]) -> Made:
+        """What `work` makes; `ended` is the refusal where the process is ended meanwhile."""
         await self._free.acquire()
-        task = asyncio.ensure_future(self._run(prepare, ended))
+        task = asyncio.ensure_future(self._run(work, ended))
         # Whoever leaves does not stop the process, and the next one begins when it is done.
         task.add_done_callback(lambda _: self._free.release())
         made, refused = await asyncio.shield(task)
@@ -87,8 +82,8 @@ class _Process:
             raise Refusal(*refused)
         return made
 
-    async def _run(self, prepare: Callable[[], Callable[[], _Outcome[Made]]], ended: tuple[int, str]) -> _Outcome[Made]:
-        loop, work = asyncio.get_running_loop(), prepare()
+    async def _run(self, work: Callable[[], _Outcome[Made]], ended: tuple[int, str]) -> _Outcome[Made]:
+        loop = asyncio.get_running_loop()
         self._executor = self._executor or self._start()
         try:
             try:

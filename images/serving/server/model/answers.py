@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from server.model import strings
 from server.model.contract import Contract, Tensor, Tolerance
@@ -23,6 +25,10 @@ class Answer:
     tensor: Tensor
     shape: tuple[int, ...]
     content: Bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another process, to which views of memory cannot be sent."""
+        return partial(Answer, tensor=self.tensor, shape=self.shape, content=bytes(self.content)), ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

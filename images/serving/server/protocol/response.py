@@ -54,7 +54,7 @@ def render(contract: Contract, request: Request, answers: Sequence[Answer]) -> R
     return Response(body=b"".join(chunks), header_length=len(chunks[0]) if len(chunks) > 1 else None)
 
 
-def as_json(request: Request, answers: Sequence[Answer]) -> int:
+def size_as_json(request: Request, answers: Sequence[Answer]) -> int:
     """How many bytes of answers a request wants as JSON."""
     wanted = {each.name for each in request.outputs if not each.binary}
     return sum(len(answer.content) for answer in answers if answer.tensor.name in wanted)
