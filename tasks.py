@@ -53,11 +53,11 @@ from pipeline.matrix import matrix as compare_all
 from pipeline.oci.http import HttpRegistry
 from pipeline.pins import load as load_pins
 from pipeline.progress import say
-from pipeline.promote import Office
-from pipeline.promote import approve as give_approval
 from pipeline.promote import promote as bring
-from pipeline.promote import rollback as put_back
+from pipeline.promote.approval import approve as give_approval
 from pipeline.promote.lock import Holder, machine
+from pipeline.promote.office import Office
+from pipeline.promote.rollback import rollback as put_back
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.release import Desk
 from pipeline.release.source import source

@@ -10,8 +10,9 @@ from pipeline.errors import PipelineError
 from pipeline.evidence import GATES, RELEASES, TEST_RESULT, Evidence, plain, when
 from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge, placed
-from pipeline.promote import Office, drift, exchanged
 from pipeline.promote import log as logs
+from pipeline.promote.drift import drift, exchanged
+from pipeline.promote.office import Office
 
 # Each row waits for cosign a dozen times, and for a registry.
 _AT_A_TIME = 4

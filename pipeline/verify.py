@@ -6,8 +6,8 @@ from pipeline.evidence.collecting import collect
 from pipeline.evidence.judging import judge
 from pipeline.oci import Registry, parse
 from pipeline.progress import say
-from pipeline.promote import exchanged
 from pipeline.promote import log as logs
+from pipeline.promote.drift import exchanged
 from pipeline.signing import Cosign, Identity
 
 

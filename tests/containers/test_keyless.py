@@ -21,8 +21,10 @@ from pipeline.fetch import fetch
 from pipeline.line import Line
 from pipeline.oci import manifest, parse
 from pipeline.oci.http import HttpRegistry
-from pipeline.promote import Office, promote, rollback
+from pipeline.promote import promote
 from pipeline.promote.lock import Holder, machine
+from pipeline.promote.office import Office
+from pipeline.promote.rollback import rollback
 from pipeline.release import Desk
 from pipeline.release.provenance import Source
 from pipeline.settings import HOME

@@ -36,9 +36,12 @@ from pipeline.evidence.collecting import attached
 from pipeline.keys import keys
 from pipeline.oci import DOCKER_MANIFEST, Blob, Manifest, Repository, digest_of, manifest
 from pipeline.oci.http import HttpRegistry
-from pipeline.promote import Office, approve, promote, rollback
 from pipeline.promote import log as logs
+from pipeline.promote import promote
+from pipeline.promote.approval import approve
 from pipeline.promote.lock import Holder, hold, machine
+from pipeline.promote.office import Office
+from pipeline.promote.rollback import rollback
 from pipeline.release import Desk
 from pipeline.settings import HOME
 from pipeline.signing import Identity, Key, ToolCosign, attested, envelope, me

@@ -24,9 +24,13 @@ from pipeline.errors import ContentError, CosignError, PromoteError, RegistryErr
 from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
 from pipeline.evidence.collecting import attached
 from pipeline.oci import DOCKER_MANIFEST, Manifest, Registry, Repository, digest_of, manifest
-from pipeline.promote import Office, approve, drift, lock, promote, rollback
+from pipeline.promote import lock, promote
 from pipeline.promote import log as logs
+from pipeline.promote.approval import approve
+from pipeline.promote.drift import drift
 from pipeline.promote.lock import Holder
+from pipeline.promote.office import Office
+from pipeline.promote.rollback import rollback
 from pipeline.settings import HOME
 from pipeline.signing import STATEMENT, Identity, Key, attested
 from pipeline.sigstore import GITHUB, TOKEN, Claimed

@@ -10,13 +10,13 @@ from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 
 from server import log
-from server.deadlines import earliest, reading
 from server.grpc import protobuf
 from server.grpc.calls import Call, Streaming, Unary
 from server.grpc.messages import Messages
 from server.grpc.status import Code, Failed
 from server.grpc.unpacked import unpacked
 from server.http.app import Inference, State
+from server.inference.deadlines import earliest, reading
 from server.model.answers import ModelFailed
 from server.model.contract import Contract
 from server.protocol import describing

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
 from server import log
-from server.deadlines import earliest, reading
 from server.http.body import Bodies, Disconnected, Receive
 from server.http.elsewhere import LARGE, LARGE_ANSWER, Elsewhere
 from server.http.routes import Routes, as_json
+from server.inference.deadlines import earliest, reading
 from server.inference.statistics import Statistics
 from server.model.answers import Answer, ModelFailed
 from server.model.contract import Contract
