@@ -57,17 +57,15 @@ class Parser:
         return Answer(status, json, bytes(self._received[: self._length]), closing)
 
 
-class Connection:
-    """A connection for one request after the other. Its file number is to be watched for reading, and for writing
-    too while `sending`."""
+class Wire:
+    """A connection that never waits. Its file number is to be watched for reading, and for writing too while
+    something is to be sent."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         """Connects. Raises OSError when nobody listens."""
         self._socket = socket.create_connection(address, timeout=10)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
-        self._rest = memoryview(b"")
-        self._parser = Parser()
 
     def fileno(self) -> int:
         """The number by which select and epoll know it."""
@@ -76,6 +74,32 @@ class Connection:
     def close(self) -> None:
         """Closes it, whatever it was doing."""
         self._socket.close()
+
+    def take(self) -> bytes:
+        """What has arrived; it may be nothing yet.
+
+        Raises:
+            Lost: the connection has ended.
+        """
+        try:
+            content = self._socket.recv(_CHUNK)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise Lost(str(error)) from error
+        if not content:
+            raise Lost("the server closed the connection")
+        return content
+
+
+class Connection(Wire):
+    """A connection for one request after the other; to be watched for writing while `sending`."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        """Connects. Raises OSError when nobody listens."""
+        super().__init__(address)
+        self._rest = memoryview(b"")
+        self._parser = Parser()
 
     @property
     def sending(self) -> bool:
@@ -117,15 +141,8 @@ class Connection:
         Raises:
             Lost: the connection has ended, or what arrives is no answer.
         """
-        try:
-            content = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            return None
-        except OSError as error:
-            raise Lost(str(error)) from error
-        if not content:
-            raise Lost("the server closed the connection")
-        return self._parser.feed(content)
+        content = self.take()
+        return self._parser.feed(content) if content else None
 
 
 def _number(head: bytes, field: bytes) -> int | None:

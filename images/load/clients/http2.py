@@ -6,19 +6,17 @@ trailers of one frame. https://www.rfc-editor.org/rfc/rfc9113
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
-import socket
 import struct
 import time
 from dataclasses import dataclass, field
 
-from clients.connection import Lost
+from clients.connection import Lost, Wire
 from clients.hpack import Inflate
 
 REFUSED_STREAM = 7
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
 _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 4, 5
-_CHUNK = 2**18
 _WIDEST = 2**31 - 1
 
 
@@ -59,9 +57,9 @@ _HELLO = (
 )
 
 
-class Connection:
-    """A connection for several calls at a time, which are `calls` until they have ended. Its file number is to be
-    watched for reading, and for writing too while `sending`.
+class Connection(Wire):
+    """A connection for several calls at a time, which are `calls` until they have ended; to be watched for writing
+    while `sending`.
 
     `spoken` says whether the server has said anything, and `last` is the number of the last call that it may have
     taken, once it said GOAWAY: those above it were not and will not be (section 6.8).
@@ -69,9 +67,7 @@ class Connection:
 
     def __init__(self, address: tuple[str, int], inflate: Inflate) -> None:
         """Connects. Raises OSError when nobody listens."""
-        self._socket = socket.create_connection(address, timeout=10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._socket.setblocking(False)
+        super().__init__(address)
         self._inflate = inflate
         self._queue = bytearray(_HELLO)
         self._queued, self._sent = len(_HELLO), 0
@@ -82,14 +78,6 @@ class Connection:
         self.calls: dict[int, Call] = {}
         self.spoken = False
         self.last: int | None = None
-
-    def fileno(self) -> int:
-        """The number by which select and epoll know it."""
-        return self._socket.fileno()
-
-    def close(self) -> None:
-        """Closes it, whatever it was doing."""
-        self._socket.close()
 
     @property
     def sending(self) -> bool:
@@ -127,15 +115,7 @@ class Connection:
         Raises:
             Lost: the connection has ended, or what arrives is no HTTP/2.
         """
-        try:
-            content = self._socket.recv(_CHUNK)
-        except BlockingIOError:
-            return []
-        except OSError as error:
-            raise Lost(str(error)) from error
-        if not content:
-            raise Lost("the server closed the connection")
-        self._received += content
+        self._received += self.take()
         ended = self._frames()
         self.send()
         return ended
