@@ -19,7 +19,7 @@ from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.engine.buildkit import ca_bundle
 from pipeline.engine.credentials import credentials
 from pipeline.errors import ContainerFailed, CosignError, RegistryError, ReleaseError, VerifyError
-from pipeline.oci import Repository, parse
+from pipeline.oci import DECODER, Repository, parse, parsed
 from pipeline.sigstore import TOKEN, Claimed, Instance, claimed, logged, token
 
 IN_TOTO = "application/vnd.in-toto+json"
@@ -404,7 +404,7 @@ def _statements(found: str) -> tuple[bytes, ...]:
     statements, text = list[bytes](), found.strip()
     try:
         while text:
-            document, end = _DECODER.raw_decode(text)
+            document, end = DECODER.raw_decode(text)
             text = text[end:].lstrip()
             if not isinstance(document, dict):
                 raise TypeError("it tells of something else than an envelope")
@@ -423,10 +423,7 @@ def payload_of(envelope: bytes) -> bytes:
     Raises:
         ValueError: it is no envelope, or somebody might read another payload in it.
     """
-    try:
-        return _payload(_DECODER.decode(envelope.decode()))
-    except RecursionError as error:
-        raise ValueError(str(error)) from error
+    return _payload(parsed(envelope))
 
 
 def _payload(document: object) -> bytes:
@@ -437,13 +434,6 @@ def _payload(document: object) -> bytes:
     return base64.b64decode(document["payload"], validate=True)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, or an empty one where it has a name twice: Go, and cosign with it, reads names without regard to
-    case, and the last of them, where Python reads another."""
-    return dict(pairs) if len({name.casefold() for name, _ in pairs}) == len(pairs) else {}
-
-
-_DECODER = json.JSONDecoder(object_pairs_hook=_once)
 _ENVELOPE = {"payloadType", "payload", "signatures"}
 _BUNDLE = {"base64Signature", "cert", "rekorBundle"}
 
@@ -460,12 +450,12 @@ def _certified(bundle: str) -> bytes:
     place of the certificate there may be a key, also under a name that only cosign reads as that: it would be the one
     to verify with, whosever it is."""
     try:
-        document = _DECODER.decode(bundle)
+        document = parsed(bundle)
         if not isinstance(document, dict) or document.keys() != _BUNDLE:
             return b""
         certificate = base64.b64decode(document["cert"], validate=True)
         written = json.dumps(document).encode()
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         return b""
     whole = certificate.startswith(b"-----BEGIN CERTIFICATE-----\n") and certificate.count(b"-----BEGIN ") == 1
     return written if whole else b""

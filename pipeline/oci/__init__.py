@@ -30,10 +30,20 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(pairs) if len({name.casefold() for name, _ in pairs}) == len(pairs) else {}
+
+
+# Go, and with it cosign, registries and engines, reads a name of an object without regard to case, and the last one of
+# two, where Python reads another: an object that has a name twice says nothing here.
+DECODER = json.JSONDecoder(object_pairs_hook=_once)
+
+
 def parsed(content: bytes | str) -> Any:
-    """JSON that anybody may have written, however deep it is nested. Raises ValueError where it is none."""
+    """JSON that anybody may have written, however deep it is nested, as every reader finds it: an object with a name
+    twice, regardless of case, is an empty one. Raises ValueError where it is no JSON."""
     try:
-        return json.loads(content)
+        return DECODER.decode(content if isinstance(content, str) else content.decode())
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

@@ -48,6 +48,16 @@ def test_a_manifest_has_what_it_was_made_of() -> None:
     assert (made.config, made.layers, made.annotations) == (config, (layer,), {"note": "kept"})
 
 
+@pytest.mark.parametrize("other", ["config", "Config", "layerS"])
+def test_a_manifest_that_others_read_otherwise_is_none(other: str) -> None:
+    """An engine that is written in Go would take the image of the last name."""
+    whole = manifest(Blob(media_type="c", digest=DIGEST, size=1), ())
+    forged = whole.content[:-1] + b',"%s":{}}' % other.encode()
+    found = Manifest(media_type=whole.media_type, content=forged)
+    with pytest.raises(RegistryError, match=f"{found.digest} is no manifest of an image or an artifact"):
+        str(found.config)
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"[]", b"{}", b'{"layers": 7}', b'{"config": {}, "layers": [{}]}', b'{"config": 7, "layers": [7]}']
 )

@@ -180,6 +180,12 @@ def test_a_rollback_is_of_one_model() -> None:
     assert job["env"]["MODEL"] == "${{ inputs.model }}"
 
 
+def test_a_lost_log_is_begun_again_only_where_that_is_asked_for() -> None:
+    steps = _load(FOLDER / "release.yml")["jobs"]["rollback"]["steps"]
+    conditions = {"--new-log" in step["run"]: step["if"] for step in steps if "./inv rollback" in step.get("run", "")}
+    assert conditions == {False: "${{ !inputs.new-log }}", True: "${{ inputs.new-log }}"}
+
+
 def test_production_waits_for_its_environment() -> None:
     jobs = _load(FOLDER / "model.yml")["jobs"]
     assert {name: (job.get("needs"), job["environment"]) for name, job in jobs.items()} == {
