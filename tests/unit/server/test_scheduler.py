@@ -382,7 +382,9 @@ def test_a_request_whose_client_went_away_is_not_run(tmp_path: Path) -> None:
     _run(tmp_path, work)
 
 
-def test_a_client_that_leaves_when_it_has_been_answered_is_counted_once(tmp_path: Path) -> None:
+def test_a_client_that_leaves_when_it_has_been_answered_is_counted_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work(bench: Bench) -> None:
         (task,) = await bench.queued()
         delivered = bench.scheduler._deliver
@@ -391,7 +393,7 @@ def test_a_client_that_leaves_when_it_has_been_answered_is_counted_once(tmp_path
             delivered(runs)
             task.cancel()
 
-        bench.scheduler._deliver = deliver  # type: ignore[method-assign]
+        monkeypatch.setattr(bench.scheduler, "_deliver", deliver)
         bench.model.gate.set()
         await asyncio.wait([task])
         statistics = bench.scheduler.statistics
