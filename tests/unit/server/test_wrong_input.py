@@ -20,7 +20,7 @@ from server.model.contract import Contract
 from server.protocol import compression, request
 from server.refusal import Refusal
 from tests.unit.server import grpc_frames, models, wire
-from tests.unit.server.test_rpc import INFER, Make, make  # noqa: F401 (a fixture)
+from tests.unit.server.rpc_stage import INFER, Make
 
 _MANY = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 _STRINGS = [{"name": "x", "datatype": "BYTES", "shape": [-1]}]
@@ -120,7 +120,7 @@ def test_raw_contents_are_not_copied() -> None:
 
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 @given(parts=st.lists(st.binary(max_size=100), max_size=4), path=st.sampled_from([INFER, "/a/b", "//"]))
-def test_frames_never_break_the_connection_badly(make: Make, parts: list[bytes], path: str) -> None:  # noqa: F811
+def test_frames_never_break_the_connection_badly(make: Make, parts: list[bytes], path: str) -> None:
     stage = make()
     said = b"".join(grpc_frames.data(1, part) for part in parts)
     reader = stage.play(grpc_frames.headers(1, path) + said + grpc_frames.data(1, b"", ends=True))
