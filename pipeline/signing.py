@@ -19,7 +19,7 @@ from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.engine.buildkit import ca_bundle
 from pipeline.engine.credentials import credentials
 from pipeline.errors import ContainerFailed, CosignError, RegistryError, ReleaseError, VerifyError
-from pipeline.oci import DECODER, Repository, parse, parsed
+from pipeline.oci import Repository, once, parse, parsed
 from pipeline.sigstore import TOKEN, Claimed, Instance, claimed, logged, token
 
 IN_TOTO = "application/vnd.in-toto+json"
@@ -404,7 +404,7 @@ def _statements(found: str) -> tuple[bytes, ...]:
     statements, text = list[bytes](), found.strip()
     try:
         while text:
-            document, end = DECODER.raw_decode(text)
+            document, end = _DECODER.raw_decode(text)
             text = text[end:].lstrip()
             if not isinstance(document, dict):
                 raise TypeError("it tells of something else than an envelope")
@@ -423,7 +423,7 @@ def payload_of(envelope: bytes) -> bytes:
     Raises:
         ValueError: it is no envelope, or somebody might read another payload in it.
     """
-    return _payload(parsed(envelope))
+    return _payload(parsed(envelope, strict=True))
 
 
 def _payload(document: object) -> bytes:
@@ -434,6 +434,7 @@ def _payload(document: object) -> bytes:
     return base64.b64decode(document["payload"], validate=True)
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=once)
 _ENVELOPE = {"payloadType", "payload", "signatures"}
 _BUNDLE = {"base64Signature", "cert", "rekorBundle"}
 
@@ -450,7 +451,7 @@ def _certified(bundle: str) -> bytes:
     place of the certificate there may be a key, also under a name that only cosign reads as that: it would be the one
     to verify with, whosever it is."""
     try:
-        document = parsed(bundle)
+        document = parsed(bundle, strict=True)
         if not isinstance(document, dict) or document.keys() != _BUNDLE:
             return b""
         certificate = base64.b64decode(document["cert"], validate=True)

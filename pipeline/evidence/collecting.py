@@ -200,7 +200,7 @@ def _configured(content: bytes) -> tuple[dict[str, str], tuple[str, ...]]:
     Anybody may have written it: https://github.com/opencontainers/image-spec/blob/main/config.md.
     """
     try:
-        document = parsed(content)
+        document = parsed(content, strict=True)
         labels = (document.get("config") or {}).get("Labels") or {}
         diff_ids = (document.get("rootfs") or {}).get("diff_ids") or ()
         return {str(name): str(value) for name, value in labels.items()}, tuple(map(str, diff_ids))

@@ -30,20 +30,17 @@ def digest_of(content: bytes) -> str:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, or an empty one where it has a name twice: Go, and with it cosign, registries and engines, reads
+    the names that it knows without regard to case, and the last one of two, where Python reads another."""
     return dict(pairs) if len({name.casefold() for name, _ in pairs}) == len(pairs) else {}
 
 
-# Go, and with it cosign, registries and engines, reads a name of an object without regard to case, and the last one of
-# two, where Python reads another: an object that has a name twice says nothing here.
-DECODER = json.JSONDecoder(object_pairs_hook=_once)
-
-
-def parsed(content: bytes | str) -> Any:
-    """JSON that anybody may have written, however deep it is nested, as every reader finds it: an object with a name
-    twice, regardless of case, is an empty one. Raises ValueError where it is no JSON."""
+def parsed(content: bytes | str, *, strict: bool = False) -> Any:
+    """JSON that anybody may have written, however deep it is nested. With `strict` it is what every reader finds in it:
+    see `once`. Raises ValueError where it is no JSON."""
     try:
-        return DECODER.decode(content if isinstance(content, str) else content.decode())
+        return json.loads(content, object_pairs_hook=once if strict else None)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
@@ -136,7 +133,7 @@ class Manifest:
     def _read(self, part: Callable[[Any], _Part]) -> _Part:
         """A part of the document. Anybody may have written it: nothing is known of its shape before."""
         try:
-            return part(parsed(self.content))
+            return part(parsed(self.content, strict=True))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ContentError(
                 f"{self.digest} is no manifest of an image or an artifact ({error!r}). Is it the right digest? "

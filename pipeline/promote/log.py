@@ -154,7 +154,7 @@ def _entry(content: bytes) -> tuple[str, Entry] | None:
 
 
 def _verifies(content: bytes, by: Identity, cosign: Cosign) -> bool:
-    statement, signatures = payload_of(content), parsed(content)["signatures"]
+    statement, signatures = payload_of(content), parsed(content, strict=True)["signatures"]
     listed = [each for each in signatures if isinstance(each, dict)] if isinstance(signatures, list) else []
     found = (each.get("bundle") if by.claimed else each.get("sig") for each in listed)
     return any(cosign.verifies(encoded(statement), each, by=by) for each in found if isinstance(each, str))

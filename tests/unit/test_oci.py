@@ -7,7 +7,7 @@ import pytest
 from pipeline import settings
 from pipeline.errors import RegistryError, ReleaseError, SettingsError
 from pipeline.keys import keys
-from pipeline.oci import Blob, Manifest, Repository, manifest, parse
+from pipeline.oci import Blob, Manifest, Repository, manifest, parse, parsed
 from pipeline.signing import PASSPHRASE, PASSPHRASE_FILE, encoded, me, passphrase
 from pipeline.sigstore import Instance
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
@@ -56,6 +56,11 @@ def test_a_manifest_that_others_read_otherwise_is_none(other: str) -> None:
     found = Manifest(media_type=whole.media_type, content=forged)
     with pytest.raises(RegistryError, match=f"{found.digest} is no manifest of an image or an artifact"):
         str(found.config)
+
+
+def test_free_names_may_differ_in_case_only() -> None:
+    """As a model's parameters do, which a statement tells of."""
+    assert parsed(b'{"params": {"C": 1, "c": 2}}') == {"params": {"C": 1, "c": 2}}
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,17 @@ def test_layers_that_the_configuration_does_not_tell_of_are_refused(office: Offi
         promote("tiny", to="staging", now=NOW, office=office)
 
 
+def test_a_configuration_of_which_an_engine_reads_another_part_is_refused(office: Office) -> None:
+    release(office)
+    store, where = office.registry, office.repository(RELEASES, "tiny")
+    found = store.manifest(where, RELEASES)
+    assert found
+    config = store.blob(where, found.config.digest)
+    _replaced(office, config=config[:-1] + b', "RootFS": {"diff_ids": []}}')
+    with pytest.raises(PromoteError, match=r"the configuration tells of 0 layers, and the manifest has 1"):
+        promote("tiny", to="staging", now=NOW, office=office)
+
+
 def test_a_full_disk_is_no_damage(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     release(office)
 
