@@ -27,6 +27,7 @@ from server.model import contract
 from server.model.answers import Answer
 from server.model.engine import Input
 from server.model.served import ServedModel
+from server.protocol import compression
 from server.refusal import Refusal
 from tests.unit.server import models
 from tests.unit.server.fake_engine import FakeEngine
@@ -272,6 +273,20 @@ def test_compression_both_ways(app: App, encoding: str) -> None:
     reply = _post(app, body, headers=asked)
     assert (reply.status, reply.headers[b"content-encoding"]) == (200, encoding.encode())
     assert json.loads(_UNPACK[encoding](reply.body))["outputs"][0]["data"] == [2, 4, 6] * 200
+
+
+def test_an_answer_counts_until_it_is_compressed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests are taken faster than answers are compressed."""
+    held = []
+
+    async def deflated(_: str, body: bytes) -> bytes:
+        held.append(app._bodies.held - len(body))
+        return b"x"
+
+    monkeypatch.setattr(compression, "deflated", deflated)
+    asked = json.dumps({"inputs": [TENSOR | {"shape": [200, 3], "data": [1, 2, 3] * 200}]}).encode()
+    assert _post(app, asked, headers=[(b"accept-encoding", b"gzip")]).body == b"x"
+    assert (held, app._bodies.held) == ([len(asked)], 0)
 
 
 def test_small_answers_are_not_compressed(app: App) -> None:

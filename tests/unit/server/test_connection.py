@@ -164,6 +164,54 @@ def test_requests_of_one_connection_are_answered_one_after_the_other() -> None:
     _run(work)
 
 
+def test_nothing_is_read_while_requests_wait_for_the_first_ones_answer() -> None:
+    """Each answer would let in as many as one read brings, and memory would grow without end."""
+    gates = [asyncio.Event() for _ in range(3)]
+    left = iter(gates)
+
+    async def gated(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await next(left).wait()
+        await _answering(None, None, send)
+
+    async def work() -> None:
+        made, transport = Front(gated).connect()
+        made.data_received((_GET + b"\r\n") * 3)
+        seen = []
+        for gate in gates:
+            await asyncio.sleep(0)
+            seen.append(transport.reading)
+            gate.set()
+            await asyncio.sleep(0.01)
+        assert (seen, transport.reading) == ([False, False, True], True)
+        assert transport.written.count(b"HTTP/1.1 200") == 3
+
+    _run(work)
+
+
+def test_too_many_requests_at_once_end_the_connection() -> None:
+    async def work() -> None:
+        made, transport = Front(_waiting).connect()
+        made.data_received((_GET + b"\r\n") * (connection._MOST_PIPELINED + 1))
+        assert not transport.closing
+        made.data_received((_GET + b"\r\n") * 1000)
+        assert (transport.closing, transport.status) == (True, 429)
+        assert transport.error == "At most 128 requests of a connection may wait for the first one's answer."
+        assert len(made.pipeline) == connection._MOST_PIPELINED + 1
+
+    _run(work)
+
+
+def test_an_upgrade_that_is_not_made_is_no_news(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        made, transport = Front().connect()
+        made.data_received(_GET + b"Connection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+        await asyncio.sleep(0.01)
+        assert transport.status == 200
+
+    _run(work)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(
     ("asked", "body", "written", "writes"),
     [

@@ -201,6 +201,25 @@ def test_answers_that_nobody_reads_count_and_further_ones_are_refused(make: Make
     assert set(statuses) == {Code.OK, Code.RESOURCE_EXHAUSTED}
 
 
+def test_an_answer_counts_until_it_is_compressed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, held = make(), list[int]()
+
+    async def deflated(_: str, answer: bytes) -> bytes:
+        held.append(stage.served.held - len(answer))
+        return b"x"
+
+    monkeypatch.setattr(rpc_connection, "deflated", deflated)
+    rows = np.ones((300, 3), np.float32)
+    asked = stage.request(
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [300, 3]}], raw_input_contents=[rows.tobytes()]
+    )
+    packed = gzip.compress(asked)
+    said = grpc_frames.headers(1, INFER, grpc_encoding="gzip")
+    said += grpc_frames.data(1, grpc_frames.message(packed, compressed=True), ends=True)
+    assert stage.play(said).answers[1].messages == [b"x"]
+    assert (held, stage.served.held) == ([len(packed) + len(asked)], 0)
+
+
 def test_answers_that_are_ready_together_count_one_after_the_other(make: Make) -> None:
     """Also before any of them is handed to the transport."""
     outputs = [{"name": name, "datatype": "FP32", "shape": [-1, 3]} for name in ("y", "z")]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from server.errors import LoadFailed
+from server.inference import scheduler
 from server.inference.planning import Plan, Prepared
 from server.inference.running import Done
 from server.inference.scheduler import QueueLimits, Scheduler
@@ -243,6 +244,20 @@ def test_small_batches_run_on_the_event_loop(tmp_path: Path) -> None:
         # A larger one: four rows there, and the other eight in a thread.
         await bench.scheduler.answer(_rows(*range(12)))
         assert bench.model.threads[-2:] == [threading.current_thread().name, "inference"]
+
+    _run(tmp_path, work, plan=Plan(instances=1, threads=1, inline_rows=4))
+
+
+def test_what_is_much_longer_than_what_was_measured_does_not_run_on_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strings may be: their number says nothing about their length."""
+    monkeypatch.setattr(scheduler, "_LONGER", 0.9)
+
+    async def work(bench: Bench) -> None:
+        bench.model.gate.set()
+        assert _values(await bench.scheduler.answer(_rows(1))) == [2]
+        assert bench.model.threads == ["inference"]
 
     _run(tmp_path, work, plan=Plan(instances=1, threads=1, inline_rows=4))
 

@@ -305,6 +305,9 @@ class Connection(asyncio.Protocol):
                 answer = await call.unary(message, call)
                 self._refuse_when_full(call, answer)
                 if len(answer) >= SMALLEST:
+                    # Others may be waiting to be compressed: it counts meanwhile.
+                    call.held += len(answer)
+                    self._served.held += len(answer)
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
                 else:
                     self._session.send(call.number, answer)

@@ -168,8 +168,8 @@ class App:
             request = await self._parsed(body, began, told)
             told.id = request.id
             reply = await self._rendered(request, await self._answers(request, began, told), held)
-            if told.accepted:
-                reply = await _compressed(reply, told.accepted)
+            if told.accepted and len(reply.body) >= compression.SMALLEST:
+                reply = await self._compressed(reply, told.accepted, held)
         finally:
             self._bodies.release(held)
         if len(reply.body) > _LARGE_ANSWER:
@@ -208,12 +208,15 @@ class App:
         binary = ((b"content-type", b"application/octet-stream"), (_HEADER_LENGTH, b"%d" % rendered.header_length))
         return Reply(200, rendered.body, binary)
 
-
-async def _compressed(reply: Reply, encoding: Encoding) -> Reply:
-    if len(reply.body) < compression.SMALLEST:
-        return reply
-    headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
-    return Reply(reply.status, await compression.deflated(encoding, reply.body), headers)
+    async def _compressed(self, reply: Reply, encoding: Encoding, held: int) -> Reply:
+        """Compressed, which others may be waiting for: the answer counts meanwhile."""
+        size = len(reply.body)
+        self._bodies.hold(size, beside=held)
+        try:
+            headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
+            return Reply(reply.status, await compression.deflated(encoding, reply.body), headers)
+        finally:
+            self._bodies.release(size)
 
 
 def _told_with(refusal: Refusal) -> Iterator[Header]:

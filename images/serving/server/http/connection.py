@@ -20,6 +20,8 @@ from server.http.outgoing import Outgoing
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
+# Requests of one client that wait for his first one's answer. What is more takes memory, and the loop's time at once.
+_MOST_PIPELINED = 128
 # A request's head has to be there after so long, and its body so long after that plus what it takes at so many bytes
 # a second. A client that does not read its answer is cut off after so long, too.
 _PATIENCE = 10.0
@@ -98,6 +100,8 @@ class Connection(HttpToolsProtocol):
         if not (self.expect_100_continue or self.parser.should_upgrade()):
             # The parser has refused what is no number, and a length beside an encoding.
             self._expected = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        if len(self.pipeline) > _MOST_PIPELINED:
+            raise OverflowError
 
     def on_body(self, body: bytes) -> None:
         """Called by the parser."""
@@ -142,13 +146,18 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        # As many come at a time as one read brings.
+        if not self.pipeline:
+            self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
-        """Called for what is not HTTP."""
-        self.refuse(400, msg)
+        """Called for what is not HTTP, or where the parser was stopped."""
+        if len(self.pipeline) > _MOST_PIPELINED:
+            self.refuse(429, f"At most {_MOST_PIPELINED} requests of a connection may wait for the first one's answer.")
+        else:
+            self.refuse(400, msg)
 
     def pause_writing(self) -> None:
         """Called by the loop when the client reads too slowly."""
@@ -159,6 +168,9 @@ class Connection(HttpToolsProtocol):
         """Called by the loop when the client has caught up."""
         self._paused = None
         super().resume_writing()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Called for a client that would speak something else as well: he is answered in HTTP/1.1, which is no news."""
 
     def refuse(self, status: int, message: str) -> None:
         """Answers with an error, outside of any request that the application knows of, and closes."""

@@ -27,6 +27,8 @@ from server.refusal import Refusal
 
 # How much of the newest run is in the running mean of the seconds that a request takes.
 _NEWEST = 0.1
+# Strings may be longer than those that a run on the loop was measured with: so many times, and no more.
+_LONGER = 4
 # Longer than it takes, and nothing in a start.
 _TRIMMING_SECONDS = 0.2
 # Tells the end of a deadline from a client that went away.
@@ -54,6 +56,7 @@ class Scheduler:
         self._seconds_each = 0.0
         self._here: list[Job] = []
         self._here_rows = 0
+        self._inline_row_size = 0.0
         self._begun = False
 
     def start(self) -> None:
@@ -70,6 +73,9 @@ class Scheduler:
         self._inline_rows = prepared.plan.inline_rows
         self._delay = self._served.contract.batching.max_delay_ms / 1e3
         if self._inline_rows:
+            measured = prepared.ready.samples[0].inputs
+            size = sum(len(content) for _, _, content in measured)
+            self._inline_row_size = _LONGER * size / max(1, measured[0][1][0])
             prepared.warm(1, batches=True)
         self._begun = True
 
@@ -102,7 +108,7 @@ class Scheduler:
         arrived, answers = job.arrived, job.answers
         if deadline is not None and deadline * 1e9 <= arrived:
             self._expired(arrived)
-        if 0 < job.rows <= self._inline_rows:
+        if 0 < job.rows <= self._inline_rows and job.size <= job.rows * self._inline_row_size:
             self._put_here(job)
         else:
             if refusable:

@@ -11,7 +11,7 @@ from server.protocol.values import kind_of
 from server.refusal import Refusal
 
 # A tensor of no elements has no bytes that would bound its other dimensions.
-_MOST_ELEMENTS = 2**31
+_MOST_ELEMENTS = 2**24
 # What torch counts with.
 _LARGEST_SIZE = 2**63
 
