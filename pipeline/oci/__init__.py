@@ -6,6 +6,7 @@ https://github.com/opencontainers/distribution-spec/blob/main/spec.md
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -31,16 +32,18 @@ def digest_of(content: bytes) -> str:
 
 
 def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, or an empty one where it has a name twice: Go, and with it cosign, registries and engines, reads
-    the names that it knows without regard to case, and the last one of two, where Python reads another."""
-    return dict(pairs) if len({name.casefold() for name, _ in pairs}) == len(pairs) else {}
+    """A JSON object without the names that it has twice: Go, and with it cosign, registries and engines, reads those
+    that it knows without regard to case, and the last one of two, where Python reads another."""
+    times = Counter(name.casefold() for name, _ in pairs)
+    return {name: value for name, value in pairs if times[name.casefold()] == 1}
 
 
 def parsed(content: bytes | str, *, strict: bool = False) -> Any:
-    """JSON that anybody may have written, however deep it is nested. With `strict` it is what every reader finds in it:
-    see `once`. Raises ValueError where it is no JSON."""
+    """JSON that anybody may have written, however deep it is nested; with `strict`, without what others may read
+    otherwise, see `once`. Raises ValueError where it is no JSON in UTF-8 (RFC 8259, section 8.1)."""
     try:
-        return json.loads(content, object_pairs_hook=once if strict else None)
+        text = content if isinstance(content, str) else content.decode()
+        return json.loads(text, object_pairs_hook=once if strict else None)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 

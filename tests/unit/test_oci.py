@@ -55,7 +55,7 @@ def test_a_manifest_that_others_read_otherwise_is_none(other: str) -> None:
     forged = whole.content[:-1] + b',"%s":{}}' % other.encode()
     found = Manifest(media_type=whole.media_type, content=forged)
     with pytest.raises(RegistryError, match=f"{found.digest} is no manifest of an image or an artifact"):
-        str(found.config)
+        str((found.config, found.layers))
 
 
 def test_free_names_may_differ_in_case_only() -> None:

@@ -283,6 +283,7 @@ def test_an_answer_counts_until_it_is_compressed(app: App, monkeypatch: pytest.M
         held.append(app._bodies.held - len(body))
         return b"x"
 
+    monkeypatch.setattr(compression, "INLINE", 1000)
     monkeypatch.setattr(compression, "deflated", deflated)
     asked = json.dumps({"inputs": [TENSOR | {"shape": [200, 3], "data": [1, 2, 3] * 200}]}).encode()
     assert _post(app, asked, headers=[(b"accept-encoding", b"gzip")]).body == b"x"

@@ -169,7 +169,8 @@ def test_nothing_is_read_while_requests_wait_for_the_first_ones_answer() -> None
     gates = [asyncio.Event() for _ in range(3)]
     left = iter(gates)
 
-    async def gated(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+    async def gated(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        await receive()
         await next(left).wait()
         await _answering(None, None, send)
 
@@ -188,14 +189,39 @@ def test_nothing_is_read_while_requests_wait_for_the_first_ones_answer() -> None
     _run(work)
 
 
+def test_a_request_whose_rest_is_not_read_is_not_late(clock: list[float]) -> None:
+    gate = asyncio.Event()
+
+    async def gated(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        await gate.wait()
+        while (await receive()).get("more_body"):
+            pass
+        await _answering(None, None, send)
+
+    async def work() -> None:
+        made, transport = Front(gated).connect()
+        made.data_received(_GET + b"\r\n" + _GET + b"\r\n" + _POST + b"some")
+        clock[0] += 100
+        made.end_if_late(clock[0])
+        assert not transport.closing
+        gate.set()
+        await asyncio.sleep(0.01)
+        made.end_if_late(clock[0] + 9)
+        assert (transport.closing, transport.reading) == (False, True)
+        made.end_if_late(clock[0] + 11)
+        assert (transport.closing, b"HTTP/1.1 408" in transport.written) == (True, True)
+
+    _run(work)
+
+
 def test_too_many_requests_at_once_end_the_connection() -> None:
     async def work() -> None:
         made, transport = Front(_waiting).connect()
         made.data_received((_GET + b"\r\n") * (connection._MOST_PIPELINED + 1))
         assert not transport.closing
-        made.data_received((_GET + b"\r\n") * 1000)
+        made.data_received((_GET + b"\r\n") * 2000)
         assert (transport.closing, transport.status) == (True, 429)
-        assert transport.error == "At most 128 requests of a connection may wait for the first one's answer."
+        assert transport.error == "At most 1024 requests of a connection may wait for the first one's answer."
         assert len(made.pipeline) == connection._MOST_PIPELINED + 1
 
     _run(work)

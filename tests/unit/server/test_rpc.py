@@ -286,6 +286,25 @@ def test_what_a_refused_call_held_is_let_go_of_at_once(stage: Stage, error: Exce
         gc.enable()
 
 
+def test_a_refused_message_is_let_go_of_at_once(stage: Stage) -> None:
+    kept = list[weakref.ref[Seen]]()
+
+    async def refuse() -> None:
+        infer = stage.served.unary[INFER.encode()]
+        for content in (Seen(b"no message"), Seen(stage.request(model_name="other"))):
+            kept.append(weakref.ref(content))
+            call = Call(number=1, path=INFER.encode(), unary=infer, encoding=b"", opened=time.monotonic())
+            with pytest.raises((Failed, Refusal)):
+                await infer(content, call)  # type: ignore[arg-type]
+
+    gc.disable()
+    try:
+        asyncio.run(refuse())
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
+
+
 def test_the_deadline_counts_from_when_the_call_came(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also while typed contents wait to be read."""
     monkeypatch.setattr(service, "_LARGE", 10)

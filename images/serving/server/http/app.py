@@ -209,8 +209,8 @@ class App:
         return Reply(200, rendered.body, binary)
 
     async def _compressed(self, reply: Reply, encoding: Encoding, held: int) -> Reply:
-        """Compressed, which others may be waiting for: the answer counts meanwhile."""
-        size = len(reply.body)
+        """Compressed, which others may be waiting for: a large answer counts meanwhile."""
+        size = len(reply.body) if len(reply.body) > compression.INLINE else 0
         self._bodies.hold(size, beside=held)
         try:
             headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))

@@ -6,6 +6,7 @@ a model. granian varied more, from 14,000 to 29,000, and its connections cannot 
 
 import asyncio
 import json
+from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +14,7 @@ from time import monotonic
 from typing import Any, ClassVar
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.http.incoming import LEAST, Incoming
@@ -20,8 +22,8 @@ from server.http.outgoing import Outgoing
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
-# Requests of one client that wait for his first one's answer. What is more takes memory, and the loop's time at once.
-_MOST_PIPELINED = 128
+# Requests of one client that wait for his first one's answer: more than one read brings of those that infer.
+_MOST_PIPELINED = 1024
 # A request's head has to be there after so long, and its body so long after that plus what it takes at so many bytes
 # a second. A client that does not read its answer is cut off after so long, too.
 _PATIENCE = 10.0
@@ -36,6 +38,19 @@ class Limits:
     """How many connections may be open."""
 
     connections: int = 1024
+
+
+class _Flow(FlowControl):
+    """Reads nothing while requests are `waiting`: each answer would let in as many as one read brings."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        """Called for an answered request, and by whoever waits for a body."""
+        if not self._waiting:
+            super().resume_reading()
 
 
 class Connection(HttpToolsProtocol):
@@ -61,6 +76,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop. Where there are too many, the one that has been idle for longest makes room."""
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         if len(self.connections) <= self.limits.connections:
             return
         others = (each for each in self.connections if isinstance(each, Connection) and each is not self)
@@ -92,6 +108,13 @@ class Connection(HttpToolsProtocol):
             self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
         if self._expected and not self.transport.is_closing():
             self._receive_large()
+
+    def on_message_begin(self) -> None:
+        """Called by the parser."""
+        if self._began is None:
+            # It came with the end of the one before.
+            self._began, self._received, self._in_head = monotonic(), 1, True
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -148,9 +171,10 @@ class Connection(HttpToolsProtocol):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-        # As many come at a time as one read brings.
-        if not self.pipeline:
-            self.flow.resume_reading()
+            if self._began is not None:
+                # The rest of it was not read until now.
+                self._began = self._last
+        self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
         """Called for what is not HTTP, or where the parser was stopped."""
@@ -192,7 +216,11 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
-        elif self._began is None or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body):
+        elif (
+            self._began is None
+            or self.pipeline
+            or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body)
+        ):
             return
         elif now - self._began > _PATIENCE + (0 if self._in_head else self._received / _SLOWEST):
             answered = not self._in_head and self.cycle.response_complete

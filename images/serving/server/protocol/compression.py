@@ -16,7 +16,7 @@ Encoding: TypeAlias = Literal["gzip", "deflate"]
 ENCODINGS: tuple[Encoding, ...] = ("gzip", "deflate")
 _WINDOW_BITS = {"gzip": 31, "deflate": 15}
 # Above this many bytes the event loop does not wait for it: deflate expands up to a thousand times, in milliseconds.
-_INLINE = 4096
+INLINE = 4096
 # One at a time: what a few bytes become is counted only when it is there.
 _BESIDE = ThreadPoolExecutor(max_workers=1, thread_name_prefix="compression")
 # Less than this does not get shorter by more than its packet's own headers, and level 1 costs a third of level 6.
@@ -60,7 +60,7 @@ async def inflated(field: str, encoding: Encoding, content: Bytes, *, most: int)
     Raises:
         Refusal: 400, it is not whole or not of its encoding; 413, it holds more than `most` bytes.
     """
-    if len(content) <= _INLINE:
+    if len(content) <= INLINE:
         return inflate(field, encoding, content, most=most)
     work = partial(inflate, field, encoding, content, most=most)
     return await asyncio.get_running_loop().run_in_executor(_BESIDE, work)
@@ -68,7 +68,7 @@ async def inflated(field: str, encoding: Encoding, content: Bytes, *, most: int)
 
 async def deflated(encoding: Encoding, content: bytes) -> bytes:
     """The same in fewer bytes, if it can be said in fewer."""
-    if len(content) <= _INLINE:
+    if len(content) <= INLINE:
         return deflate(encoding, content)
     return await asyncio.get_running_loop().run_in_executor(_BESIDE, deflate, encoding, content)
 
