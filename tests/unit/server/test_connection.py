@@ -214,15 +214,35 @@ def test_a_request_whose_rest_is_not_read_is_not_late(clock: list[float]) -> Non
     _run(work)
 
 
-def test_too_many_requests_at_once_end_the_connection() -> None:
+@pytest.mark.parametrize(
+    ("before", "wrong", "status"),
+    [
+        (1, b"no HTTP\r\n\r\n", 400),
+        (3, b"no HTTP\r\n\r\n", 400),
+        (2, b"POST /v2 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno number\r\n", 400),
+        (1, b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: two\r\n\r\n", 400),
+        (connection._MOST_PIPELINED + 1, (_GET + b"\r\n") * 1000, 429),
+    ],
+)
+def test_requests_that_came_before_a_wrong_one_are_answered_first(before: int, wrong: bytes, status: int) -> None:
+    """Whoever sent them takes what he reads for the answer to the first."""
+    gate = asyncio.Event()
+
+    async def gated(_: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]) -> None:
+        await receive()
+        await gate.wait()
+        await _answering(None, None, send)
+
     async def work() -> None:
-        made, transport = Front(_waiting).connect()
-        made.data_received((_GET + b"\r\n") * (connection._MOST_PIPELINED + 1))
-        assert not transport.closing
-        made.data_received((_GET + b"\r\n") * 2000)
-        assert (transport.closing, transport.status) == (True, 429)
-        assert transport.error == "At most 1024 requests of a connection may wait for the first one's answer."
-        assert len(made.pipeline) == connection._MOST_PIPELINED + 1
+        _, transport = Front(gated).connect()
+        transport.feed((_GET + b"\r\n") * before + wrong)
+        await asyncio.sleep(0.01)
+        assert (transport.written, transport.closing, transport.reading) == (b"", False, False)
+        gate.set()
+        await asyncio.sleep(0.05)
+        assert transport.closing
+        answers = [int(each[:3]) for each in transport.written.split(b"HTTP/1.1 ")[1:]]
+        assert answers == [*[200] * before, status]
 
     _run(work)
 

@@ -41,15 +41,17 @@ class Limits:
 
 
 class _Flow(FlowControl):
-    """Reads nothing while requests are `waiting`: each answer would let in as many as one read brings."""
+    """Reads nothing while requests are `waiting`: each answer would let in as many as one read brings. Nor ever again
+    once it is `over`."""
 
     def __init__(self, transport: asyncio.Transport, waiting: deque[Any]) -> None:
         super().__init__(transport)
         self._waiting = waiting
+        self.over = False
 
     def resume_reading(self) -> None:
         """Called for an answered request, and by whoever waits for a body."""
-        if not self._waiting:
+        if not (self._waiting or self.over):
             super().resume_reading()
 
 
@@ -57,6 +59,7 @@ class Connection(HttpToolsProtocol):
     """Counts what comes in; `sweep` ends what takes too long."""
 
     limits: ClassVar[Limits] = Limits()
+    flow: _Flow
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
@@ -72,6 +75,8 @@ class Connection(HttpToolsProtocol):
         self._task: asyncio.Task[None] | None = None
         # The length of a body whose head was just read.
         self._expected = 0
+        # The error that ends the connection, while requests that came before wait for their answers.
+        self._last_word = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by the loop. Where there are too many, the one that has been idle for longest makes room."""
@@ -94,7 +99,7 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.flow.over:
             return
         if self._began is None:
             self._began, self._received, self._in_head = monotonic(), 0, True
@@ -174,6 +179,8 @@ class Connection(HttpToolsProtocol):
             if self._began is not None:
                 # The rest of it was not read until now.
                 self._began = self._last
+        elif self._last_word:
+            self._end_with(self._last_word)
         self.flow.resume_reading()
 
     def send_400_response(self, msg: str) -> None:
@@ -197,10 +204,25 @@ class Connection(HttpToolsProtocol):
         """Called for a client that would speak something else as well: he is answered in HTTP/1.1, which is no news."""
 
     def refuse(self, status: int, message: str) -> None:
-        """Answers with an error, outside of any request that the application knows of, and closes."""
+        """Answers with an error, outside of any request that the application knows of, and closes. Requests that came
+        before are answered first: the client takes what he reads for the answer to the oldest."""
+        if self.flow.over:
+            return
+        self.flow.over = True
         body = json.dumps({"error": message}).encode()
         fields = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[status] + fields + body)
+        last_word = STATUS_LINE[status] + fields + body
+        if not self.pipeline and (self.cycle is None or self.cycle.response_complete or self.cycle.more_body):
+            self._end_with(last_word)
+            return
+        self._last_word = last_word
+        self.flow.pause_reading()
+        if self.pipeline and self.pipeline[0][0].more_body:
+            # The newest is what is refused: its rest is never read.
+            self.pipeline.popleft()
+
+    def _end_with(self, last_word: bytes) -> None:
+        self.transport.write(last_word)
         self.transport.close()
 
     def is_idle(self) -> bool:
