@@ -290,6 +290,12 @@ def test_an_answer_counts_until_it_is_compressed(app: App, monkeypatch: pytest.M
     assert (held, app._bodies.held) == ([len(asked)], 0)
 
 
+def test_an_answer_that_is_compressed_at_once_is_refused_for_no_others_bytes(app: App) -> None:
+    asked = json.dumps({"inputs": [TENSOR | {"shape": [200, 3], "data": [1, 2, 3] * 200}]}).encode()
+    app._bodies.held = 2 * MAX_BODY - len(asked)
+    assert _post(app, asked, headers=[(b"accept-encoding", b"gzip")]).headers[b"content-encoding"] == b"gzip"
+
+
 def test_small_answers_are_not_compressed(app: App) -> None:
     reply = _post(app, _json(), headers=[(b"accept-encoding", b"gzip")])
     assert b"content-encoding" not in reply.headers

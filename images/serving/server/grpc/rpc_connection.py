@@ -180,14 +180,16 @@ class Connection(asyncio.Protocol):
         """Counts a whole message of a call until that is answered. Raises Failed where there is no room for it."""
         # Its bytes are none of an unfinished one any more.
         self._recount()
-        call.held += size
-        self._served.held += size
+        self._keep(call, size)
         if self._served.held > self._served.limits.held:
             raise self._full()
 
+    def _keep(self, call: Call, size: int) -> None:
+        call.held += size
+        self._served.held += size
+
     def _release(self, call: Call, size: int) -> None:
-        call.held -= size
-        self._served.held -= size
+        self._keep(call, -size)
 
     def _full(self) -> Failed:
         told = f"The server holds as many bytes of messages as it may, {self._served.limits.held}. Ask again in 1 s."
@@ -306,8 +308,7 @@ class Connection(asyncio.Protocol):
                 self._refuse_when_full(call, answer)
                 if len(answer) >= SMALLEST:
                     # Others may be waiting to be compressed: it counts meanwhile.
-                    call.held += len(answer)
-                    self._served.held += len(answer)
+                    self._keep(call, len(answer))
                     self._session.send(call.number, await deflated(encoding, answer), True, encoding)
                 else:
                     self._session.send(call.number, answer)

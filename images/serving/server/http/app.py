@@ -211,7 +211,8 @@ class App:
     async def _compressed(self, reply: Reply, encoding: Encoding, held: int) -> Reply:
         """Compressed, which others may be waiting for: a large answer counts meanwhile."""
         size = len(reply.body) if len(reply.body) > compression.INLINE else 0
-        self._bodies.hold(size, beside=held)
+        if size:
+            self._bodies.hold(size, beside=held)
         try:
             headers = (*reply.headers, (b"content-encoding", encoding.encode()), (b"vary", b"accept-encoding"))
             return Reply(reply.status, await compression.deflated(encoding, reply.body), headers)
