@@ -4,8 +4,12 @@ import gzip
 import io
 import json
 import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from pipeline.errors import RegistryError
 from pipeline.evidence import CHANNEL, EVIDENCE, RELEASES, binding
@@ -104,15 +108,20 @@ def asking_for_approval(office: Office) -> Office:
     return replace(office, policy=replace(office.policy, channels=channels))
 
 
-class Dying(FakeRegistry):
-    """Fails when the tag of staging is moved, until it is mended."""
+@contextmanager
+def dying(office: Office, channel: str) -> Iterator[None]:
+    """The registry does not answer when the channel's tag is moved, and whoever moves it is told so."""
+    put = office.registry.put_manifest
 
-    broken = False
-
-    def put_manifest(self, repository: Repository, name: str, manifest: Manifest) -> None:
-        if self.broken and name == "staging":
+    def refusing(repository: Repository, name: str, manifest: Manifest) -> None:
+        if name == channel:
             raise RegistryError("The registry does not answer")
-        super().put_manifest(repository, name, manifest)
+        put(repository, name, manifest)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(office.registry, "put_manifest", refusing)
+        with pytest.raises(RegistryError, match="does not answer"):
+            yield
 
 
 def lose_the_log(office: Office, how: str = "deleted") -> None:
