@@ -58,6 +58,12 @@ def test_a_manifest_that_others_read_otherwise_is_none(other: str) -> None:
         str((found.config, found.layers))
 
 
+def test_what_others_may_read_otherwise_is_left_out() -> None:
+    assert parsed(b'{"a": 1, "A": 2, "b": {"c": 3, "c": 4, "d": 5}}', strict=True) == {"b": {"d": 5}}
+    with pytest.raises(ValueError, match="codec can't decode"):
+        parsed('{"a": 1}'.encode("utf-16"))
+
+
 def test_free_names_may_differ_in_case_only() -> None:
     """As a model's parameters do, which a statement tells of."""
     assert parsed(b'{"params": {"C": 1, "c": 2}}') == {"params": {"C": 1, "c": 2}}

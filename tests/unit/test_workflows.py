@@ -183,6 +183,7 @@ def test_a_rollback_is_of_one_model() -> None:
 def test_a_lost_log_is_begun_again_only_where_that_is_asked_for() -> None:
     steps = _load(FOLDER / "release.yml")["jobs"]["rollback"]["steps"]
     conditions = {"--new-log" in step["run"]: step["if"] for step in steps if "./inv rollback" in step.get("run", "")}
+    assert _load(FOLDER / "release.yml")["jobs"]["release"]["if"].endswith(" && !inputs.digest && !inputs.new-log")
     assert conditions == {False: "${{ !inputs.new-log }}", True: "${{ inputs.new-log }}"}
 
 

@@ -1,5 +1,7 @@
 """The answers of a batch are cut into those of its requests, row for row."""
 
+import pickle
+
 import pytest
 
 from server.model import strings
@@ -27,6 +29,12 @@ def test_each_request_gets_a_view_of_its_rows() -> None:
     assert [bytes(y.content) for y, _ in parts] == [bytes(_numbers(*rows).content) for rows in ((1, 2), (), (3,), (4,))]
     assert [strings.decode(t.content) for _, t in parts] == [["a", ""], [], ["日本"], ["b"]]
     assert all(memoryview(y.content).obj is memoryview(whole[0].content).obj for y, _ in parts)
+
+
+def test_an_answer_can_be_sent_to_another_process() -> None:
+    """Its content is a view of memory, which cannot."""
+    sent = pickle.loads(pickle.dumps(_numbers(1, 2)))
+    assert (sent.tensor, sent.shape, bytes(sent.content)) == (_NUMBERS, (2, 2), bytes(_numbers(1, 2).content))
 
 
 def test_no_rows_at_all_are_split_into_none() -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from server.model.contract import Contract, File, Tensor, Tolerance
 from server.model.datatypes import DATATYPES
+from server.protocol import tensors
 from server.protocol.request import Request, parse
 from server.refusal import Refusal
 
@@ -219,3 +220,11 @@ def test_any_json_as_data_is_a_tensor_or_a_refusal(data: Any) -> None:
 def test_any_bytes_are_refused_and_no_more(body: bytes, length: int | None) -> None:
     with pytest.raises(Refusal):
         parse(CONTRACT, body, length)
+
+
+def test_sizes_beside_a_0_are_bounded() -> None:
+    """No bytes do it, and a sum along the 0 has all of them."""
+    free = Tensor(name="x", datatype=DATATYPES["FP32"], shape=(-1, -1))
+    assert tensors.check_shape("x", [0, 2**24], free) == (0, 2**24)
+    with pytest.raises(Refusal, match=r"x\.shape: the sizes beside 0 are too large"):
+        tensors.check_shape("x", [0, 2**24 + 1], free)

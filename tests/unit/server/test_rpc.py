@@ -9,7 +9,9 @@ import threading
 import time
 import weakref
 import zlib
+from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -263,13 +265,21 @@ def test_an_answer_that_would_never_fit_is_sent_where_nothing_else_is_held(make:
     assert stage.play(grpc_frames.headers(1, INFER, grpc_encoding=encoding) + data).answers[1].status == Code.OK
 
 
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What is let go of goes at once, or it does not go."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 class Seen(bytearray):
     """Bytes that can be seen to go."""
 
 
 @pytest.mark.parametrize("error", [Refusal(400, "no"), Failed(Code.NOT_FOUND, "no"), ZeroDivisionError()])
+@pytest.mark.usefixtures("no_collector")
 def test_what_a_refused_call_held_is_let_go_of_at_once(stage: Stage, error: Exception) -> None:
-    """Not when the garbage collector finds it some time."""
     kept = list[weakref.ref[Seen]]()
 
     async def refuse(content: bytes, _: Call) -> bytes:
@@ -278,31 +288,25 @@ def test_what_a_refused_call_held_is_let_go_of_at_once(stage: Stage, error: Exce
         raise copy.copy(error)
 
     stage.served.unary = {INFER.encode(): refuse}
-    gc.disable()
-    try:
-        assert stage.play(*(grpc_frames.call(number, INFER, b"?") for number in (1, 3))).answers[3].status
-        assert [each() for each in kept] == [None, None]
-    finally:
-        gc.enable()
+    assert stage.play(*(grpc_frames.call(number, INFER, b"?") for number in (1, 3))).answers[3].status
+    assert [each() for each in kept] == [None, None]
 
 
+@pytest.mark.usefixtures("no_collector")
 def test_a_refused_message_is_let_go_of_at_once(stage: Stage) -> None:
     kept = list[weakref.ref[Seen]]()
 
     async def refuse() -> None:
         infer = stage.served.unary[INFER.encode()]
+        content: Any
         for content in (Seen(b"no message"), Seen(stage.request(model_name="other"))):
             kept.append(weakref.ref(content))
             call = Call(number=1, path=INFER.encode(), unary=infer, encoding=b"", opened=time.monotonic())
             with pytest.raises((Failed, Refusal)):
-                await infer(content, call)  # type: ignore[arg-type]
+                await infer(content, call)
 
-    gc.disable()
-    try:
-        asyncio.run(refuse())
-        assert [each() for each in kept] == [None, None]
-    finally:
-        gc.enable()
+    asyncio.run(refuse())
+    assert [each() for each in kept] == [None, None]
 
 
 def test_the_deadline_counts_from_when_the_call_came(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,11 +223,13 @@ def test_the_log_tells_of_calls_by_their_id(make: Make, capsys: pytest.CaptureFi
         stage = make()
         stage.call(INFER, stage.request(id="8", raw_input_contents=[b"short"]))
         stage.ask("ServerLive")
+        stage.call("/nobody/Nothing", b"")
     finally:
         log.set_level("info")
-    refused, live = map(json.loads, capsys.readouterr().err.splitlines())
+    refused, live, unknown = map(json.loads, capsys.readouterr().err.splitlines())
     assert (refused["event"], refused["id"], refused["status"]) == ("request", "8", "INVALID_ARGUMENT")
     assert (live["path"], live["id"], live["status"]) == (f"{SERVICE}/ServerLive", None, "OK")
+    assert (unknown["path"], unknown["status"]) == ("/nobody/Nothing", "UNIMPLEMENTED")
 
 
 def test_large_typed_contents_are_read_and_written_beside_the_loop(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ _FEWEST = 2
 _LONGEST_SECONDS = 1.0
 _TIMED = 5
 # Whatever else the machine does makes runs slower and never faster: what would be turned down is measured again first,
-# so often and for about so long at most. Of 20 starts on a busy machine one or two went by a bad moment before.
+# so often and for about so long at most. A bad moment had decided 4 of some 25 starts on a shared machine before.
 _CHANCES = 3
 _CHANCES_SECONDS = 0.3
 # Batches that would take longer are not measured, other than the smallest.
