@@ -21,7 +21,7 @@ LAYERS = (
 # The same for the server's packages; its own folder has leaves, and what puts all of it together.
 SERVER = HOME / "images" / "serving" / "server"
 SERVER_LAYERS = ("model", "inference", "protocol", "http", "grpc")
-SERVER_LEAVES = {"cgroup", "errors", "listening", "log", "memory", "refusal"}
+SERVER_LEAVES = {"cgroup", "errors", "listening", "log", "memory", "pace", "refusal"}
 HOMES = {
     "docker": ("pipeline/engine", "tests/smoke", "tests/containers"),
     "testcontainers": ("tests/smoke", "tests/containers"),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
+#include <vector>
 
 namespace py = pybind11;
 
@@ -10,6 +12,8 @@ namespace {
 
 constexpr size_t kOutgoing = 1 << 18;
 constexpr size_t kFirstRoom = 1 << 16;
+// Parts of a message up to here are copied together: each of its own costs more than its bytes.
+constexpr size_t kCopied = 1 << 16;
 // Windows that do not slow down large tensors; what a connection may really hold is limited by its messages.
 constexpr int32_t kStreamWindow = 1 << 20;
 constexpr int32_t kConnectionWindow = 1 << 24;
@@ -34,6 +38,11 @@ int guarded(const Work& work) {
   }
 }
 
+std::string_view bytes_of(const Outgoing& waiting) {
+  const auto* own = std::get_if<std::string>(&waiting);
+  return own != nullptr ? *own : std::get<Lent>(waiting).bytes();
+}
+
 nghttp2_nv field(std::string_view name, std::string_view value) {
   auto bytes = [](std::string_view text) { return reinterpret_cast<uint8_t*>(const_cast<char*>(text.data())); };
   return {bytes(name), bytes(value), name.size(), value.size(), NGHTTP2_NV_FLAG_NONE};
@@ -41,7 +50,7 @@ nghttp2_nv field(std::string_view name, std::string_view value) {
 
 }  // namespace
 
-Session::Session(Limits limits) : limits_(limits) {
+Session::Session(Limits limits, std::string encodings) : limits_(limits), encodings_(std::move(encodings)) {
   nghttp2_session_callbacks* raw_callbacks = nullptr;
   require(nghttp2_session_callbacks_new(&raw_callbacks));
   const std::unique_ptr<nghttp2_session_callbacks, decltype(&nghttp2_session_callbacks_del)> callbacks(
@@ -96,20 +105,35 @@ py::bytes Session::outgoing() {
   return py::bytes(collected);
 }
 
-void Session::send(int32_t id, std::string_view message, bool compressed, std::string_view encoding) {
+void Session::send(int32_t id, const py::sequence& parts, bool compressed, std::string_view encoding) {
   Call* call = find(id);
   if (call == nullptr || call->closing) {
     return;
   }
-  std::string framed;
-  framed.reserve(message.size() + 5);
-  framed.push_back(compressed ? 1 : 0);
-  for (int shift = 24; shift >= 0; shift -= 8) {
-    framed.push_back(static_cast<char>(message.size() >> shift & 0xff));
+  std::vector<Lent> lent;
+  size_t size = 0;
+  for (const auto part : parts) {
+    lent.emplace_back(part);
+    size += lent.back().bytes().size();
   }
-  framed.append(message);
-  unsent_ += framed.size();
-  call->outgoing.push_back(std::move(framed));
+  std::string own;
+  own.reserve(std::min(size, kCopied) + sizeof call->prefix);
+  own.push_back(compressed ? 1 : 0);
+  for (int shift = 24; shift >= 0; shift -= 8) {
+    own.push_back(static_cast<char>(size >> shift & 0xff));
+  }
+  unsent_ += own.size() + size;
+  for (auto& part : lent) {
+    if (part.bytes().size() <= kCopied) {
+      own.append(part.bytes());
+      continue;
+    }
+    call->outgoing.emplace_back(std::exchange(own, {}));
+    call->outgoing.emplace_back(std::move(part));
+  }
+  if (!own.empty()) {
+    call->outgoing.emplace_back(std::move(own));
+  }
   if (call->opened) {
     nghttp2_session_resume_data(session_.get(), id);
   } else {
@@ -117,7 +141,7 @@ void Session::send(int32_t id, std::string_view message, bool compressed, std::s
   }
 }
 
-void Session::close(int32_t id, std::string_view status, std::string_view details) {
+void Session::close(int32_t id, std::string_view status, std::string_view details, std::string_view http) {
   Call* call = find(id);
   if (call == nullptr || call->closing) {
     return;
@@ -133,14 +157,19 @@ void Session::close(int32_t id, std::string_view status, std::string_view detail
   }
   // Trailers only: the answer is one block of headers.
   const nghttp2_nv fields[] = {
-      field(":status", "200"), field("content-type", "application/grpc"), field("grpc-status", call->status),
-      field("grpc-message", call->details)};
-  nghttp2_submit_response2(session_.get(), id, fields, call->details.empty() ? 3 : 4, nullptr);
+      field(":status", http), field("content-type", "application/grpc"), field("grpc-accept-encoding", encodings_),
+      field("grpc-status", call->status), field("grpc-message", call->details)};
+  nghttp2_submit_response2(session_.get(), id, fields, call->details.empty() ? 4 : 5, nullptr);
 }
 
-void Session::answer(int32_t id, std::string_view message) {
-  send(id, message, false, "");
-  close(id, "0", "");
+void Session::answer(int32_t id, const py::sequence& parts) {
+  send(id, parts, false, "");
+  close(id, "0", "", "200");
+}
+
+size_t Session::received(int32_t id) {
+  const Call* call = find(id);
+  return call == nullptr ? 0 : call->received;
 }
 
 void Session::go_away(bool at_once) {
@@ -161,10 +190,11 @@ Call* Session::find(int32_t id) {
 void Session::open(int32_t id, Call& call, std::string_view encoding) {
   call.opened = true;
   const nghttp2_nv fields[] = {
-      field(":status", "200"), field("content-type", "application/grpc"), field("grpc-encoding", encoding)};
+      field(":status", "200"), field("content-type", "application/grpc"), field("grpc-accept-encoding", encodings_),
+      field("grpc-encoding", encoding)};
   nghttp2_data_provider2 provider{};
   provider.read_callback = read;
-  nghttp2_submit_response2(session_.get(), id, fields, encoding.empty() ? 2 : 3, &provider);
+  nghttp2_submit_response2(session_.get(), id, fields, encoding.empty() ? 3 : 4, &provider);
 }
 
 int Session::on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* self) {
@@ -212,7 +242,7 @@ int Session::on_frame(nghttp2_session*, const nghttp2_frame* frame, void* self) 
     if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
       if (call->header_bytes > session.limits_.headers) {
         const auto most = std::to_string(session.limits_.headers);
-        session.close(id, "8", "The metadata of a call: at most " + most + " bytes are taken.");
+        session.close(id, "8", "The metadata of a call: at most " + most + " bytes are taken.", "200");
         return;
       }
       session.events_.append(py::make_tuple(
@@ -249,7 +279,7 @@ void Session::take(int32_t id, Call& call, const uint8_t* data, size_t size) {
     size -= part;
     if (call.received == call.message_size) {
       events_.append(
-          py::make_tuple(static_cast<int>(kMessage), id, std::move(call.message), py::bool_(call.prefix[0] == 1)));
+          py::make_tuple(static_cast<int>(kMessage), id, std::move(call.message), static_cast<int>(call.prefix[0])));
       forget_message(call);
     }
   }
@@ -315,8 +345,8 @@ int Session::on_stream_close(nghttp2_session*, int32_t id, uint32_t, void* self)
     return 0;
   }
   session.forget_message(*call);
-  for (const auto& message : call->outgoing) {
-    session.unsent_ -= message.size();
+  for (const auto& part : call->outgoing) {
+    session.unsent_ -= bytes_of(part).size();
   }
   session.unsent_ += call->sent;
   session.calls_.erase(id);
@@ -332,7 +362,7 @@ nghttp2_ssize Session::read(
   }
   size_t written = 0;
   while (written < size && !call->outgoing.empty()) {
-    const std::string& front = call->outgoing.front();
+    const std::string_view front = bytes_of(call->outgoing.front());
     const size_t part = std::min(size - written, front.size() - call->sent);
     std::memcpy(out + written, front.data() + call->sent, part);
     written += part;

@@ -10,6 +10,8 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
+#include <variant>
 
 #include <nghttp2/nghttp2.h>
 #include <pybind11/pybind11.h>
@@ -29,6 +31,28 @@ struct Limits {
   size_t headers;
 };
 
+// The bytes of a Python object, which is kept as long as this is.
+class Lent {
+ public:
+  explicit Lent(pybind11::handle object) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_SIMPLE) != 0) {
+      throw pybind11::error_already_set();
+    }
+  }
+  Lent(Lent&& other) noexcept : view_(std::exchange(other.view_, {})) {}
+  Lent(const Lent&) = delete;
+  Lent& operator=(const Lent&) = delete;
+  ~Lent() { PyBuffer_Release(&view_); }
+
+  std::string_view bytes() const { return {static_cast<const char*>(view_.buf), static_cast<size_t>(view_.len)}; }
+
+ private:
+  Py_buffer view_{};
+};
+
+// What waits to go out.
+using Outgoing = std::variant<std::string, Lent>;
+
 // What happened to a call; `server/http2.py` says what comes with each.
 enum Event : int { kOpened = 0, kMessage = 1, kEnded = 2, kTooLarge = 3, kClosed = 4 };
 
@@ -44,7 +68,7 @@ struct Call {
   size_t received = 0;
   bool ignored = false;
 
-  std::deque<std::string> outgoing;
+  std::deque<Outgoing> outgoing;
   size_t sent = 0;
   bool opened = false;
   bool closing = false;
@@ -53,7 +77,8 @@ struct Call {
 
 class Session {
  public:
-  explicit Session(Limits limits);
+  // `encodings` are those of messages that the peer may send, as grpc-accept-encoding names them.
+  Session(Limits limits, std::string encodings);
 
   // Takes bytes of the peer and returns what they brought, as a list of tuples (event, call, ...).
   // Throws ProtocolError.
@@ -62,20 +87,25 @@ class Session {
   // Up to a quarter of a mebibyte for the peer; empty when there is nothing to say, or the peer takes no more.
   pybind11::bytes outgoing();
 
-  // Queues one message of an answer. `encoding` is the grpc-encoding of the first one, or empty.
-  void send(int32_t call, std::string_view message, bool compressed, std::string_view encoding);
+  // Queues one message of an answer, whose parts are bytes-like. `encoding` is the grpc-encoding of the first one, or
+  // empty.
+  void send(int32_t call, const pybind11::sequence& parts, bool compressed, std::string_view encoding);
 
-  // Ends a call with a status. `details` are percent-encoded.
-  void close(int32_t call, std::string_view status, std::string_view details);
+  // Ends a call with a status. `details` are percent-encoded, and `http` is HTTP's status where nothing was sent yet.
+  void close(int32_t call, std::string_view status, std::string_view details, std::string_view http);
 
   // send() and close() with status 0 in one.
-  void answer(int32_t call, std::string_view message);
+  void answer(int32_t call, const pybind11::sequence& parts);
 
   // Tells the peer to make its next calls elsewhere; with `at_once` those that are on their way are refused, too.
   void go_away(bool at_once);
 
   // The bytes that have come of messages that are not complete, and those of answers that have not gone out.
   size_t held() const { return held_ + unsent_; }
+  size_t unsent() const { return unsent_; }
+
+  // The bytes that have come of a call's message that is not complete.
+  size_t received(int32_t call);
 
   // Whether there is nothing left to take or to say.
   bool over() const {
@@ -106,6 +136,7 @@ class Session {
   void open(int32_t id, Call& call, std::string_view encoding);
 
   Limits limits_;
+  std::string encodings_;
   size_t unfinished_ = 0;
   size_t held_ = 0;
   size_t unsent_ = 0;

@@ -16,7 +16,8 @@ LEVELS: tuple[Level, ...] = ("error", "warning", "info", "debug")
 
 _RANKS = {level: rank for rank, level in enumerate(LEVELS)}
 _told = _RANKS["info"]
-_SLOW_SECONDS = 1.0
+# What many requests can cause is told once in so long.
+_TOLD_SECONDS = 1.0
 
 
 def event(name: str, *, level: Level = "info", **fields: object) -> None:
@@ -59,7 +60,7 @@ class Requests:
 
     def __init__(self, slow: float = float("inf")) -> None:
         self._slow = slow
-        self._told = -_SLOW_SECONDS
+        self._told = -_TOLD_SECONDS
         self._since = 0
 
     def tell(self, path: str, identity: str | None, status: int | str, seconds: float) -> None:
@@ -69,7 +70,7 @@ class Requests:
         fields = {"id": identity, "path": path, "status": status, "seconds": round(seconds, 4)}
         now = time.monotonic()
         self._since += seconds > self._slow
-        if seconds > self._slow and now - self._told >= _SLOW_SECONDS:
+        if seconds > self._slow and now - self._told >= _TOLD_SECONDS:
             event("slow-request", level="warning", slow_since_the_last=self._since, **fields)
             self._told, self._since = now, 0
         else:
@@ -77,16 +78,32 @@ class Requests:
 
 
 class _Forward(logging.Handler):
-    """Turns what libraries log into events."""
+    """Turns what libraries log into events. A warning is told once a second at most: any client can cause some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By the place in the source that warns: when it was told, and how many came since.
+        self._warned: dict[tuple[str, int], tuple[float, int]] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging for each record."""
         error = record.exc_info[1] if record.exc_info else None
         if error:
             crash(record.getMessage().strip(), error)
+        elif record.levelno >= logging.ERROR:
+            event(record.getMessage().strip(), level="error", logger=record.name)
         else:
-            level: Level = "error" if record.levelno >= logging.ERROR else "warning"
-            event(record.getMessage().strip(), level=level, logger=record.name)
+            self._warn(record)
+
+    def _warn(self, record: logging.LogRecord) -> None:
+        key, now = (record.pathname, record.lineno), time.monotonic()
+        told, since = self._warned.get(key, (-_TOLD_SECONDS, 0))
+        if now - told < _TOLD_SECONDS:
+            self._warned[key] = told, since + 1
+            return
+        more = {"since_the_last": since} if since else {}
+        event(record.getMessage().strip(), level="warning", logger=record.name, **more)
+        self._warned[key] = now, 0
 
 
 def capture_libraries() -> None:

@@ -1,5 +1,6 @@
 """HTTP/2 in Python, by h2, in place of the module that is written in C++; slower, and held to the same contract."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import h2.config
@@ -22,18 +23,20 @@ class _Call:
     outgoing: bytearray = field(default_factory=bytearray)
     opened: bool = False
     ignored: bool = False
+    http: bytes = b"200"
     trailers: list[tuple[bytes, bytes]] | None = None
 
 
 class Session:
     """See `server.grpc.http2.Session`."""
 
-    def __init__(self, *, calls: int, message: int, messages: int, headers: int) -> None:
+    def __init__(self, *, calls: int, message: int, messages: int, headers: int, encodings: str) -> None:
         config = h2.config.H2Configuration(client_side=False, header_encoding=None)
         self._connection = h2.connection.H2Connection(config)
         self._connection.local_settings.max_concurrent_streams = calls
         self._connection.initiate_connection()
         self._message, self._messages, self._headers = message, messages, headers
+        self._encodings = encodings.encode()
         self._calls: dict[int, _Call] = {}
         self._spoken = False
         self.over = False
@@ -44,7 +47,15 @@ class Session:
 
     @property
     def held(self) -> int:
-        return self._unfinished + sum(len(call.outgoing) for call in self._calls.values())
+        return self._unfinished + self.unsent
+
+    @property
+    def unsent(self) -> int:
+        return sum(len(call.outgoing) for call in self._calls.values())
+
+    def received(self, call: int, /) -> int:
+        found = self._calls.get(call)
+        return max(0, len(found.buffered) - 5) if found and not found.ignored else 0
 
     @property
     def _unfinished(self) -> int:
@@ -69,27 +80,29 @@ class Session:
             self._write(number)
         return self._connection.data_to_send()
 
-    def send(self, call: int, message: Bytes, compressed: bool = False, encoding: str = "") -> None:
+    def send(self, call: int, parts: Sequence[Bytes], compressed: bool = False, encoding: str = "") -> None:
         found = self._calls.get(call)
         if found is None or found.trailers is not None:
             return
         if not found.opened:
             found.opened = True
-            fields = [(b":status", b"200"), (b"content-type", b"application/grpc")]
+            fields = self._heading(b"200")
             self._connection.send_headers(call, fields + ([(b"grpc-encoding", encoding.encode())] if encoding else []))
-        found.outgoing += bytes([compressed]) + len(message).to_bytes(4, "big") + bytes(message)
+        message = b"".join(parts)
+        found.outgoing += bytes([compressed]) + len(message).to_bytes(4, "big") + message
 
-    def close(self, call: int, status: str, details: str, /) -> None:
+    def close(self, call: int, status: str, details: str, http: str = "200", /) -> None:
         found = self._calls.get(call)
         if found is None or found.trailers is not None:
             return
         found.ignored = True
+        found.http = http.encode()
         found.trailers = [(b"grpc-status", status.encode())]
         if details:
             found.trailers.append((b"grpc-message", details.encode()))
 
-    def answer(self, call: int, message: bytes, /) -> None:
-        self.send(call, message)
+    def answer(self, call: int, parts: Sequence[Bytes], /) -> None:
+        self.send(call, parts)
         self.close(call, "0", "")
 
     def go_away(self, *, at_once: bool) -> None:
@@ -134,8 +147,11 @@ class Session:
             elif len(call.buffered) < 5 + size:
                 return
             else:
-                events.append((http2.MESSAGE, number, bytes(call.buffered[5 : 5 + size]), call.buffered[0] == 1))
+                events.append((http2.MESSAGE, number, bytes(call.buffered[5 : 5 + size]), call.buffered[0]))
                 del call.buffered[: 5 + size]
+
+    def _heading(self, http: bytes) -> list[tuple[bytes, bytes]]:
+        return [(b":status", http), (b"content-type", b"application/grpc"), (b"grpc-accept-encoding", self._encodings)]
 
     def _write(self, number: int) -> None:
         call = self._calls[number]
@@ -148,6 +164,6 @@ class Session:
         if call.trailers is not None:
             fields = call.trailers
             if not call.opened:
-                fields = [(b":status", b"200"), (b"content-type", b"application/grpc"), *fields]
+                fields = [*self._heading(call.http), *fields]
             self._connection.send_headers(number, fields, end_stream=True)
             del self._calls[number]

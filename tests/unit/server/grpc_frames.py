@@ -17,15 +17,17 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
 
 
-def message(content: bytes, *, compressed: bool = False) -> bytes:
-    """A gRPC message with its prefix."""
-    return bytes([compressed]) + len(content).to_bytes(4, "big") + content
+def message(content: bytes, *, compressed: bool = False, flag: int = 0) -> bytes:
+    """A gRPC message with its prefix; `flag` is what this should not say."""
+    return bytes([flag or compressed]) + len(content).to_bytes(4, "big") + content
 
 
 def headers(stream: int, path: str, *, ends: bool = False, **fields: str) -> bytes:
-    """The headers of a call; `fields` have underscores for hyphens."""
+    """The headers of a call; `fields` have underscores for hyphens, and one in front for a colon."""
     pairs = {":method": "POST", ":scheme": "http", ":path": path, ":authority": "x", "te": "trailers"}
-    pairs |= {"content-type": "application/grpc"} | {name.replace("_", "-"): value for name, value in fields.items()}
+    pairs |= {"content-type": "application/grpc"} | {
+        (":" if name[0] == "_" else "") + name.strip("_").replace("_", "-"): value for name, value in fields.items()
+    }
     # Without the dynamic table, so that calls can be made in any order.
     block = Encoder().encode([(name, value, True) for name, value in pairs.items()], huffman=False)
     return frame(HEADERS, END_HEADERS | (END_STREAM if ends else 0), stream, block)

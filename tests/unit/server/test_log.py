@@ -1,6 +1,7 @@
 """The log's levels, at start and at run time."""
 
 import json
+import logging
 import signal
 from collections.abc import Iterator
 
@@ -63,3 +64,30 @@ def test_of_slow_requests_one_a_second_is_told_of_and_the_others_counted(
         requests.tell("/", identity, 200, seconds)
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
     assert [(line["event"], line["id"]) for line in told] == [("request", "6"), ("request", "7")]
+
+
+def test_of_what_a_library_warns_of_one_a_second_is_told_and_the_others_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("server.log.time.monotonic", lambda: now[0])
+    library = logging.getLogger("library")
+    library.propagate = False
+    library.addHandler(log._Forward())
+    try:
+        for second in (100.0, 100.5, 100.9, 101.0):
+            now[0] = second
+            library.warning("Nonsense from %s", second)
+        library.warning("Something else")
+        for _ in range(2):
+            library.error("Lost")
+    finally:
+        library.handlers.clear()
+    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line.get("since_the_last")) for line in told] == [
+        ("Nonsense from 100.0", None),
+        ("Nonsense from 101.0", 2),
+        ("Something else", None),
+        ("Lost", None),
+        ("Lost", None),
+    ]

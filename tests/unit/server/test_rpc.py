@@ -22,7 +22,7 @@ from server.grpc.rpc import Server
 from server.grpc.status import Code, Failed
 from server.refusal import Refusal
 from tests.unit.server import grpc_frames
-from tests.unit.server.rpc_stage import INFER, MESSAGE, TENSOR, Make, Stage
+from tests.unit.server.rpc_stage import INFER, MESSAGE, SERVICE, TENSOR, Make, Stage
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,8 @@ from tests.unit.server.rpc_stage import INFER, MESSAGE, TENSOR, Make, Stage
     [
         (grpc_frames.call(1, "/nobody/Nothing", b""), 12, "There is no method /nobody/Nothing."),
         (grpc_frames.call(1, INFER, b"", content_type="text/html"), 3, "content-type: expected"),
+        (grpc_frames.call(1, INFER, b"", content_type="application/grpc-web"), 3, "got 'application/grpc-web'"),
+        (grpc_frames.call(1, INFER, b"", _method="PUT"), 12, "method: expected POST, got PUT"),
         (grpc_frames.call(1, INFER, b"", grpc_timeout="soon"), 3, "grpc-timeout: expected"),
         (grpc_frames.call(1, INFER, b"", grpc_encoding="br"), 12, "grpc-encoding: expected one of gzip"),
         (grpc_frames.headers(1, INFER, ends=True), 3, "takes one message, and none came"),
@@ -44,6 +46,11 @@ from tests.unit.server.rpc_stage import INFER, MESSAGE, TENSOR, Make, Stage
             3,
             "compressed",
         ),
+        (
+            grpc_frames.headers(1, INFER) + grpc_frames.data(1, grpc_frames.message(b"", flag=2), ends=True),
+            3,
+            "first byte is 0, or 1 where it is compressed, and 2 came",
+        ),
         (grpc_frames.call(1, INFER, bytes(MESSAGE + 1)), 8, f"A message of {MESSAGE + 1} bytes; at most {MESSAGE}"),
     ],
 )
@@ -51,6 +58,24 @@ def test_calls_that_are_wrong_below_the_message(stage: Stage, said: bytes, code:
     answer = stage.play(said).answers[1]
     assert (answer.status, answer.messages) == (code, [])
     assert told in answer.headers["grpc-message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "http"),
+    [
+        ({"content_type": "application/grpc+proto"}, "200"),
+        ({"content_type": "application/grpc;x=y"}, "200"),
+        ({"content_type": "application/grpc-web"}, "415"),
+        ({"content_type": "application/json"}, "415"),
+        ({"_method": "PUT"}, "405"),
+        ({"grpc_encoding": "br"}, "200"),
+    ],
+)
+def test_who_does_not_speak_grpc_reads_a_status_of_http(stage: Stage, fields: dict[str, str], http: str) -> None:
+    """https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md and compression.md"""
+    answer = stage.call(f"{SERVICE}/ServerLive", b"", **fields)
+    assert (answer.headers[":status"], answer.status == 0) == (http, http == "200" and "grpc_encoding" not in fields)
+    assert answer.headers["grpc-accept-encoding"] == "identity,gzip,deflate"
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
@@ -206,8 +231,8 @@ def test_answers_that_nobody_reads_count_and_further_ones_are_refused(make: Make
 def test_an_answer_counts_until_it_is_compressed(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     stage, held = make(), list[int]()
 
-    async def deflated(_: str, answer: bytes) -> bytes:
-        held.append(stage.served.held - len(answer))
+    async def deflated(_: str, *answer: bytes) -> bytes:
+        held.append(stage.served.held - sum(map(len, answer)))
         return b"x"
 
     monkeypatch.setattr(rpc_connection, "deflated", deflated)
@@ -282,7 +307,7 @@ class Seen(bytearray):
 def test_what_a_refused_call_held_is_let_go_of_at_once(stage: Stage, error: Exception) -> None:
     kept = list[weakref.ref[Seen]]()
 
-    async def refuse(content: bytes, _: Call) -> bytes:
+    async def refuse(content: bytes, _: Call) -> list[bytes]:
         seen = Seen(content)
         kept.append(weakref.ref(seen))
         raise copy.copy(error)
@@ -301,7 +326,7 @@ def test_a_refused_message_is_let_go_of_at_once(stage: Stage) -> None:
         content: Any
         for content in (Seen(b"no message"), Seen(stage.request(model_name="other"))):
             kept.append(weakref.ref(content))
-            call = Call(number=1, path=INFER.encode(), unary=infer, encoding=b"", opened=time.monotonic())
+            call = Call(number=1, path=b"", unary=infer, encoding=b"", opened=time.monotonic(), admit=print)
             with pytest.raises((Failed, Refusal)):
                 await infer(content, call)
 
@@ -386,18 +411,83 @@ def test_of_too_many_connections_the_idlest_makes_room(stage: Stage) -> None:
 def test_slow_requests_and_idle_connections_are_ended(stage: Stage) -> None:
     async def slow() -> None:
         connection, transport = stage.connect()
+        part = b"\0" + MESSAGE.to_bytes(4, "big") + bytes(MESSAGE // 2)
         connection.data_received(grpc_frames.headers(1, INFER))
+        connection.data_received(grpc_frames.headers(3, INFER) + grpc_frames.data(3, part))
         now = asyncio.get_running_loop().time()
-        connection.end_slow(now + 30)
-        assert 1 not in stage.reader.answers
-        connection.end_slow(now + 100)
+        connection.end_slow(now + 9)
+        assert not stage.reader.answers
+        connection.end_slow(now + 10 + MESSAGE / 2**16)
         assert stage.reader.answers[1].status == Code.DEADLINE_EXCEEDED
+        assert 3 not in stage.reader.answers
+        connection.end_slow(now + 10.1 + MESSAGE / 2**15)
+        assert stage.reader.answers[3].status == Code.DEADLINE_EXCEEDED
+        assert f"in which {MESSAGE // 2} bytes came" in stage.reader.answers[3].headers["grpc-message"]
         connection.end_slow(now + 500)
         assert not transport.closed
         connection.end_slow(now + 1000)
         assert transport.closed
 
     asyncio.run(slow())
+
+
+@pytest.mark.parametrize("watches", [False, True])
+def test_who_does_not_read_his_answer_is_ended_and_who_reads_slowly_is_not(make: Make, watches: bool) -> None:
+    stage = make(held=10**6)
+    rows = np.ones((300, 3), np.float32)
+    asked = stage.request(
+        inputs=[{"name": "x", "datatype": "FP32", "shape": [300, 3]}], raw_input_contents=[rows.tobytes()]
+    )
+    # The client's window of 65,535 bytes takes the first ones.
+    numbers = range(3, 203, 2)
+    update = grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, 0, (2**14).to_bytes(4, "big"))
+
+    async def unread() -> None:
+        connection, transport = stage.connect()
+        if watches:
+            connection.data_received(grpc_frames.call(1, "/grpc.health.v1.Health/Watch", b""))
+        for number in numbers:
+            connection.data_received(grpc_frames.call(number, INFER, asked))
+            await asyncio.sleep(0)
+        now = time.monotonic()
+        connection.end_slow(now)
+        for seconds in range(1, 13):
+            connection.data_received(update)
+            connection.end_slow(now + seconds)
+        connection.end_slow(now + 12 + 9)
+        assert stage.served.held
+        assert not transport.closed
+        connection.end_slow(now + 12 + 11)
+        assert transport.closed
+        connection.connection_lost(None)
+        assert stage.served.held == 0
+
+    asyncio.run(unread())
+
+
+def test_questions_about_the_server_are_answered_however_many_bytes_are_held(make: Make) -> None:
+    stage = make(held=2 * MESSAGE)
+    part = b"\0" + MESSAGE.to_bytes(4, "big") + bytes(MESSAGE - 1)
+    small = grpc_frames.message(b"")
+    live = f"{SERVICE}/ServerLive"
+
+    async def full() -> None:
+        stage.served.held = 2 * MESSAGE
+        connection, _ = stage.connect()
+        connection.data_received(grpc_frames.headers(1, live) + grpc_frames.data(1, small[:2]))
+        connection.data_received(grpc_frames.call(3, "/grpc.health.v1.Health/Check", b""))
+        connection.data_received(grpc_frames.headers(5, "/grpc.health.v1.Health/Watch"))
+        connection.data_received(grpc_frames.data(5, small))
+        connection.data_received(grpc_frames.headers(7, INFER) + grpc_frames.data(7, part))
+        connection.data_received(grpc_frames.data(1, small[2:], ends=True))
+        await asyncio.sleep(0.01)
+        connection.connection_lost(None)
+
+    asyncio.run(full())
+    answers = stage.reader.answers
+    assert [answers[number].status for number in (1, 3, 7)] == [Code.OK, Code.OK, Code.RESOURCE_EXHAUSTED]
+    assert answers[5].messages
+    assert not answers[5].ended
 
 
 def test_draining_sends_clients_elsewhere_and_finishes_what_was_accepted(stage: Stage) -> None:

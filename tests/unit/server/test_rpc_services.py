@@ -11,9 +11,10 @@ import pytest
 
 from server import log
 from server.grpc import protobuf, service
+from server.grpc.raw import packed
 from server.grpc.status import Code
 from server.http.app import State
-from server.model.answers import Answer
+from server.model.answers import Answer, split
 from server.model.contract import Contract
 from server.model.datatypes import DATATYPES, encode
 from server.model.engine import Input
@@ -249,6 +250,59 @@ def test_large_typed_contents_are_read_and_written_beside_the_loop(make: Make, m
     answer = stage.play(grpc_frames.call(1, INFER, content), seconds=0.2).answers[1]
     assert list(stage.response(answer).outputs[0].contents.fp32_contents) == [2 * value for value in values]
     assert threads == ["typed-contents_0"]
+
+
+def test_answers_that_wait_to_be_typed_count(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other is made, and as many of them as there are clients would be held."""
+    stage, gate, held = make(held=3000), threading.Event(), list[int]()
+    monkeypatch.setattr(service, "_LARGE", 500)
+    rows = {**TENSOR, "shape": [150, 3], "contents": {"fp32_contents": range(450)}}
+    content = stage.request(inputs=[rows], raw_input_contents=[])
+
+    async def waiting() -> None:
+        monkeypatch.setattr(service, "unpacked", lambda _: (b"", []))
+        connection, _ = stage.connect()
+        connection.data_received(grpc_frames.call(1, INFER, b""))
+        await asyncio.sleep(0)
+        held.append(stage.served.held)
+        connection.data_received(grpc_frames.call(3, INFER, b""))
+        await asyncio.sleep(0)
+        gate.set()
+        await asyncio.sleep(0.1)
+        connection.connection_lost(None)
+
+    message = stage.messages.get("inference.ModelInferRequest").FromString(content)
+    monkeypatch.setattr(service, "_parsed", lambda *_: message)
+    service._BESIDE.submit(gate.wait, 10)
+    try:
+        asyncio.run(waiting())
+    finally:
+        gate.set()
+    assert held == [1800]
+    assert [stage.reader.answers[number].status for number in (1, 3)] == [Code.OK, Code.RESOURCE_EXHAUSTED]
+
+
+def test_raw_contents_are_not_copied_but_where_they_would_keep_more(stage: Stage) -> None:
+    (tensor,) = stage.inference.served.contract.outputs
+    renderer = protobuf.Renderer(stage.inference.served.contract, stage.messages)
+    whole = memoryview(bytes(range(24)))
+    request = protobuf.Request(
+        message=stage.messages.get("inference.ModelInferRequest")(), inputs=(), outputs=(tensor.name,), raw=True
+    )
+    alone = Answer(tensor=tensor, shape=(2, 3), content=whole)
+    for rows, shared in (((2,), True), ((1, 1), False)):
+        for (answer,) in split([alone], rows):
+            *_, content = renderer.render(request, [answer])
+            assert content == answer.content
+            assert (getattr(content, "obj", None) is whole.obj) == shared
+
+
+@pytest.mark.parametrize("size", [0, 127, 128, 2**14 - 1, 2**14, 2**21])
+def test_raw_contents_are_what_protobuf_reads(stage: Stage, size: int) -> None:
+    kind = stage.messages.get("inference.ModelInferResponse")
+    contents = [bytes([index]) * size for index in range(3)]
+    read = kind.FromString(b"".join(packed(kind(id="7").SerializeToString(), contents)))
+    assert (read.id, list(read.raw_output_contents)) == ("7", contents)
 
 
 def test_an_element_that_does_not_fit_is_named_by_its_place_among_all(

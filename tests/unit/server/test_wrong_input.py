@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from server.grpc import protobuf, status
 from server.grpc.messages import Messages
-from server.grpc.unpacked import unpacked
+from server.grpc.raw import unpacked
 from server.model import contract
 from server.model.contract import Contract
 from server.protocol import compression, request

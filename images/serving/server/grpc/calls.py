@@ -6,20 +6,23 @@ https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from server import log
 from server.grpc.status import Code, Failed, failed
+from server.model.engine import Bytes
 from server.protocol.compression import ENCODINGS
 from server.refusal import Refusal
 
-# A message of a call to its answer.
-Unary: TypeAlias = Callable[[bytes, "Call"], Awaitable[bytes]]
+# A message of a call to the parts of its answer.
+Unary: TypeAlias = Callable[[bytes, "Call"], Awaitable[Sequence[Bytes]]]
 Streaming: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _ENCODINGS = {b"", b"identity", *(each.encode() for each in ENCODINGS)}
+# https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
+_CONTENT_TYPE = re.compile(rb"application/grpc([+;].*)?")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -28,13 +31,15 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 class Call:
     """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
     messages. When it was `opened`, and its `deadline`, are in seconds of time.monotonic(); `id` is its client's name
-    for it, which whoever reads its message tells."""
+    for it, which whoever reads its message tells. Who makes an answer of so many bytes that waits asks `admit` first,
+    which raises Failed where there is no room."""
 
     number: int
     path: bytes
     unary: Unary | None
     encoding: bytes
     opened: float
+    admit: Callable[["Call", int], None]
     deadline: float | None = None
     id: str | None = None
     message: bytes | None = None
@@ -46,9 +51,13 @@ class Call:
 
 
 def check_headers(method: bytes, content_type: bytes, encoding: bytes) -> None:
-    """Raises Failed unless these are headers of gRPC in an encoding that is known."""
-    if method != b"POST" or not content_type.startswith(b"application/grpc"):
-        raise Failed(Code.INVALID_ARGUMENT, "content-type: expected a POST of application/grpc.")
+    """Raises Failed unless these are headers of gRPC in an encoding that is known. Who speaks HTTP/2 and not gRPC
+    reads the status of HTTP only."""
+    if method != b"POST":
+        raise Failed(Code.UNIMPLEMENTED, f"method: expected POST, got {method[:20].decode('latin-1')}.", http=405)
+    if not _CONTENT_TYPE.fullmatch(content_type):
+        got = content_type[:50].decode("latin-1")
+        raise Failed(Code.INVALID_ARGUMENT, f"content-type: expected application/grpc, got {got!r}.", http=415)
     if encoding not in _ENCODINGS:
         got = encoding[:50].decode("latin-1")
         raise Failed(Code.UNIMPLEMENTED, f"grpc-encoding: expected one of gzip, deflate, identity, got {got}.")

@@ -10,8 +10,8 @@ from server.model.engine import Bytes
 
 # What the peer's bytes brought, and what comes with it after the number of the call:
 # OPENED path, method, content-type, grpc-timeout, grpc-encoding, all bytes and empty where the peer said nothing;
-# MESSAGE the content, and whether it is compressed; ENDED whether no message was cut off;
-# TOO_LARGE the size that a message announced; CLOSED nothing: both sides are done, or the peer gave the call up.
+# MESSAGE the content, and its flag, which is 1 where it is compressed and otherwise 0; ENDED whether no message was cut
+# off; TOO_LARGE the size that a message announced; CLOSED nothing: both sides are done, or the peer gave the call up.
 OPENED: Final = 0
 MESSAGE: Final = 1
 ENDED: Final = 2
@@ -38,6 +38,15 @@ class Session(Protocol):
         """The bytes that have come of messages that are not complete, and those of answers that have not gone out."""
         ...
 
+    @property
+    def unsent(self) -> int:
+        """Of these, those of answers."""
+        ...
+
+    def received(self, call: int, /) -> int:
+        """The bytes that have come of a call's message that is not complete."""
+        ...
+
     def receive(self, data: Bytes, /) -> Sequence[Event]:
         """Takes bytes of the peer; each event is its kind, the call's number and what the kind brings.
 
@@ -50,15 +59,16 @@ class Session(Protocol):
         """Some of the bytes for the peer; empty when there are none, or the peer takes no more for now."""
         ...
 
-    def send(self, call: int, message: Bytes, compressed: bool = False, encoding: str = "") -> None:
-        """Queues a message of an answer. `encoding` is said once, with the first."""
+    def send(self, call: int, parts: Sequence[Bytes], compressed: bool = False, encoding: str = "") -> None:
+        """Queues a message of an answer; large parts are not copied. `encoding` is said once, with the first."""
         ...
 
-    def close(self, call: int, status: str, details: str, /) -> None:
-        """Ends a call with a status code in decimal and percent-encoded details; what it still sends is dropped."""
+    def close(self, call: int, status: str, details: str, http: str = "200", /) -> None:
+        """Ends a call with a status code in decimal and percent-encoded details, and HTTP's status where nothing was
+        sent; what it still sends is dropped."""
         ...
 
-    def answer(self, call: int, message: bytes, /) -> None:
+    def answer(self, call: int, parts: Sequence[Bytes], /) -> None:
         """Queues the only message of an answer and ends the call well."""
         ...
 
@@ -77,7 +87,8 @@ class Http2(Protocol):
 
     @property
     def Session(self) -> Callable[..., Session]:  # noqa: N802 (a class of the module)
-        """Takes `calls` at once, bytes of one `message`, of all unfinished `messages` and of a call's `headers`.
+        """Takes `calls` at once, bytes of one `message`, of all unfinished `messages` and of a call's `headers`, and
+        says which `encodings` of messages are taken, as grpc-accept-encoding does.
 
         A call with more headers is ended without an event, with RESOURCE_EXHAUSTED.
         """

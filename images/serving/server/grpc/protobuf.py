@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.grpc.messages import Messages
+from server.grpc.raw import packed
 from server.model import strings
 from server.model.answers import Answer
 from server.model.contract import Contract, Tensor
@@ -163,8 +164,9 @@ class Renderer:
         self._response = messages.get("inference.ModelInferResponse")
         self._contract = contract
 
-    def render(self, request: Request, answers: Sequence[Answer]) -> bytes:
-        """A serialized ModelInferResponse: raw contents to raw ones, and where a datatype has no typed contents."""
+    def render(self, request: Request, answers: Sequence[Answer]) -> list[Bytes]:
+        """The parts of a serialized ModelInferResponse: raw contents to raw ones, and where a datatype has no typed
+        contents."""
         response = self._response(
             model_name=self._contract.name, model_version=self._contract.version, id=request.message.id
         )
@@ -173,18 +175,19 @@ class Renderer:
                 response.parameters[name].CopyFrom(value)
         by_name = {answer.tensor.name: answer for answer in answers}
         raw = request.raw or any(by_name[name].tensor.datatype.name not in _FIELDS for name in request.outputs)
+        contents: list[Bytes] = []
         for name in request.outputs:
             answer = by_name[name]
             datatype = answer.tensor.datatype
             output = response.outputs.add(name=name, datatype=datatype.name, shape=answer.shape)
             if raw:
-                response.raw_output_contents.append(bytes(answer.content))
+                # Until its client has taken it, it would keep what it is a part of.
+                contents.append(bytes(answer.content) if answer.part else answer.content)
             elif datatype.kind == "string":
                 texts = strings.decode(answer.content)
                 output.contents.bytes_contents.extend(text.encode() for text in texts)
             else:
-                contents, step = getattr(output.contents, _FIELDS[datatype.name]), _TOGETHER * datatype.size
+                values, step = getattr(output.contents, _FIELDS[datatype.name]), _TOGETHER * datatype.size
                 for at in range(0, len(answer.content), step):
-                    contents.extend(decode(datatype, answer.content[at : at + step]))
-        content: bytes = response.SerializeToString()
-        return content
+                    values.extend(decode(datatype, answer.content[at : at + step]))
+        return packed(response.SerializeToString(), contents)

@@ -14,17 +14,21 @@ from server.grpc import calls, http2
 from server.grpc.calls import Call, Streaming, Unary
 from server.grpc.http2 import Event, Http2
 from server.grpc.status import Code, Failed, details
-from server.protocol.compression import SMALLEST, Encoding, deflated, inflated
+from server.pace import allowed
+from server.protocol.compression import ENCODINGS, SMALLEST, Encoding, deflated, inflated
 
 # A call's headers are a path, a deadline and little else; 16 KiB is what other servers take.
 _HEADERS = 2**14
 _CALLS = 256
+_ENCODINGS = ",".join(("identity", *ENCODINGS))
 # Messages of a stream that wait to be taken; more are refused.
 _WAITING = 16
 # Questions about the server, and not tensors.
 _STREAMED = 2**16
-# A client has this long to send a request and to take its answer, and without calls to make the next one.
-_SLOWEST_SECONDS = 60.0
+# What is no larger than what is kept of a call anyway is bounded by the number of calls: questions about the server
+# get their answers, however many bytes others hold.
+_SMALL = 2**10
+# A client has this long to make the next call.
 _IDLE_SECONDS = 600.0
 
 
@@ -59,12 +63,17 @@ class Connection(asyncio.Protocol):
         self._served = served
         self._loop = loop
         message = served.limits.message
-        self._session = served.http2.Session(calls=_CALLS, message=message, messages=2 * message, headers=_HEADERS)
+        self._session = served.http2.Session(
+            calls=_CALLS, message=message, messages=2 * message, headers=_HEADERS, encodings=_ENCODINGS
+        )
         self._calls: dict[int, Call] = {}
         self._transport: asyncio.Transport | None = None
         self._writable = True
         self._flush_due = False
         self._held = 0
+        self._written = 0
+        # Since when its client owes the reading of answers, and how many bytes he had taken by then.
+        self._unread: tuple[float, int] | None = None
         self._active = time.monotonic()
         self._sent_away = False
 
@@ -144,17 +153,25 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def end_slow(self, now: float) -> None:
-        """Ends calls whose request takes too long, and the connection where it is not used."""
+        """Ends calls whose request takes too long, and the connection where its answers do, or where it is not used."""
         for call in tuple(self._calls.values()):
-            if not call.ended and call.unary is not None and now - call.opened > _SLOWEST_SECONDS:
-                told = f"The request was not complete after {_SLOWEST_SECONDS:.0f} s."
+            came = call.held + self._session.received(call.number)
+            if not call.ended and call.unary is not None and now - call.opened > allowed(came):
+                told = f"The request was not complete after {now - call.opened:.0f} s, in which {came} bytes came."
                 self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
         self._flush()
-        # An answer that nobody takes is no use of the connection.
-        patience = _SLOWEST_SECONDS if self._session.busy else _IDLE_SECONDS
-        if not self._calls and now - self._active > patience:
+        if self._reads_too_slowly(now) or (not self._calls and now - self._active > _IDLE_SECONDS):
             self.go_away(at_once=True)
             self.abort()
+
+    def _reads_too_slowly(self, now: float) -> bool:
+        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        if not waiting + self._session.unsent:
+            self._unread = None
+            return False
+        self._active, taken = now, self._written - waiting
+        since, before = self._unread = self._unread or (now, taken)
+        return now - since > allowed(taken - before)
 
     def _count(self, held: int) -> None:
         self._served.held += held - self._held
@@ -165,23 +182,25 @@ class Connection(asyncio.Protocol):
 
     def _end_unfinished(self) -> None:
         for call in tuple(self._calls.values()):
-            if not call.ended:
+            if not call.ended and self._session.received(call.number) > _SMALL:
                 self._fail(call, self._full())
         self._recount()
 
-    def _refuse_when_full(self, call: Call, answer: bytes) -> None:
-        """Raises Failed where there is no room for an answer, which counts until its client has taken it. One is let
-        through where nothing but its call is held: asking again would not make it smaller."""
+    def _admit(self, call: Call, size: int) -> None:
+        """Counts an answer until its call is over, and those of the session count from then on. Raises Failed where
+        there is no room for it. One is let through where nothing but its call is held: asking again would not make it
+        smaller."""
         others = self._served.held - call.held
-        if others and others + len(answer) > self._served.limits.held:
+        if size > _SMALL and others and others + size > self._served.limits.held:
             raise self._full()
+        self._keep(call, size)
 
     def _hold(self, call: Call, size: int) -> None:
         """Counts a whole message of a call until that is answered. Raises Failed where there is no room for it."""
         # Its bytes are none of an unfinished one any more.
         self._recount()
         self._keep(call, size)
-        if self._served.held > self._served.limits.held:
+        if size > _SMALL and self._served.held > self._served.limits.held:
             raise self._full()
 
     def _keep(self, call: Call, size: int) -> None:
@@ -209,7 +228,7 @@ class Connection(asyncio.Protocol):
         _, number, path, method, content_type, timeout, encoding = event
         now = self._active = time.monotonic()
         unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
-        call = Call(number=number, path=path, unary=unary, encoding=encoding, opened=now)
+        call = Call(number=number, path=path, unary=unary, encoding=encoding, opened=now, admit=self._admit)
         self._calls[number] = call
         if self._served.draining and not self._sent_away:
             # A connection that was made meanwhile is good for the calls that are on their way.
@@ -230,7 +249,7 @@ class Connection(asyncio.Protocol):
             call.task = self._loop.create_task(self._stream(call, streaming, call.waiting))
 
     def _message(self, event: Event) -> None:
-        _, number, content, compressed = event
+        _, number, content, flag = event
         call = self._calls.get(number)
         if call is None:
             return
@@ -239,10 +258,13 @@ class Connection(asyncio.Protocol):
         except Failed as error:
             self._fail(call, error)
             return
-        if compressed and call.encoding in {b"", b"identity"}:
+        if flag > 1:
+            told = f"A message's first byte is 0, or 1 where it is compressed, and {flag} came."
+            self._fail(call, Failed(Code.INVALID_ARGUMENT, told))
+        elif flag and call.encoding in {b"", b"identity"}:
             self._fail(call, Failed(Code.INVALID_ARGUMENT, "A message is compressed, and grpc-encoding says how not."))
         elif call.waiting is not None:
-            if compressed or call.waiting.full() or len(content) > _STREAMED:
+            if flag or call.waiting.full() or len(content) > _STREAMED:
                 told = f"This stream takes messages of {_STREAMED} bytes that are not compressed, one after the other."
                 self._fail(call, Failed(Code.RESOURCE_EXHAUSTED, told))
             else:
@@ -251,7 +273,7 @@ class Connection(asyncio.Protocol):
             self._fail(call, Failed(Code.INVALID_ARGUMENT, "This method takes one message, and another one came."))
         else:
             call.message = content
-            if not compressed:
+            if not flag:
                 call.encoding = b""
 
     def _ended(self, event: Event) -> None:
@@ -294,7 +316,7 @@ class Connection(asyncio.Protocol):
         try:
             if not call.encoding:
                 answer = await call.unary(message, call)
-                self._refuse_when_full(call, answer)
+                self._admit(call, sum(map(len, answer)))
                 # The client may have gone while the model ran.
                 if call.number in self._calls:
                     self._session.answer(call.number, answer)
@@ -305,11 +327,10 @@ class Connection(asyncio.Protocol):
                 message = await inflated("the message", encoding, message, most=most)
                 self._hold(call, len(message))
                 answer = await call.unary(message, call)
-                self._refuse_when_full(call, answer)
-                if len(answer) >= SMALLEST:
-                    # Others may be waiting to be compressed: it counts meanwhile.
-                    self._keep(call, len(answer))
-                    self._session.send(call.number, await deflated(encoding, answer), True, encoding)
+                size = sum(map(len, answer))
+                self._admit(call, size)
+                if size >= SMALLEST:
+                    self._session.send(call.number, [await deflated(encoding, *answer)], True, encoding)
                 else:
                     self._session.send(call.number, answer)
                 self._session.close(call.number, "0", "")
@@ -327,7 +348,7 @@ class Connection(asyncio.Protocol):
     async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
         try:
             async for message in streaming(self._taken(call, waiting)):
-                self._session.send(call.number, message)
+                self._session.send(call.number, (message,))
                 self._flush_soon()
         except Exception as error:  # noqa: BLE001 (as above)
             call.task = None
@@ -355,7 +376,7 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, call: Call, error: Failed) -> None:
         self._tell(call, error.code)
-        self._session.close(call.number, str(int(error.code)), details(str(error)))
+        self._session.close(call.number, str(int(error.code)), details(str(error)), str(error.http))
         self._forget(call)
 
     def _give_up(self, call: Call) -> None:
@@ -381,6 +402,7 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         while self._transport is not None and self._writable and (data := self._session.outgoing()):
             self._transport.write(data)
+            self._written += len(data)
         # Nothing is left of a connection that is lost.
         if self._transport is not None:
             self._recount()

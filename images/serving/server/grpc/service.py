@@ -13,12 +13,13 @@ from server import log
 from server.grpc import protobuf
 from server.grpc.calls import Call, Streaming, Unary
 from server.grpc.messages import Messages
+from server.grpc.raw import unpacked
 from server.grpc.status import Code, Failed
-from server.grpc.unpacked import unpacked
 from server.http.app import Inference, State
 from server.inference.deadlines import earliest, reading
 from server.model.answers import ModelFailed
 from server.model.contract import Contract
+from server.model.engine import Bytes
 from server.protocol import describing
 from server.refusal import Refusal
 
@@ -114,11 +115,10 @@ class Services:
         request = self._messages.get(method.input_type.full_name)
         response = self._messages.get(method.output_type.full_name)
 
-        async def answer(content: bytes, _: Call) -> bytes:
+        async def answer(content: bytes, _: Call) -> Sequence[Bytes]:
             if len(content) > _LARGEST:
                 raise Refusal(413, f"the message: at most {_LARGEST} bytes are taken, got {len(content)}.")
-            told: bytes = ParseDict(tell(_parsed(request, content)), response()).SerializeToString()
-            return told
+            return (ParseDict(tell(_parsed(request, content)), response()).SerializeToString(),)
 
         return answer
 
@@ -138,7 +138,7 @@ class Services:
             told = f"Model {name!r} has no version {version[:200]!r}; this server has {contract.version!r}."
             raise Refusal(404, told)
 
-    async def _infer(self, content: bytes, call: Call) -> bytes:
+    async def _infer(self, content: bytes, call: Call) -> Sequence[Bytes]:
         rest, raw = unpacked(content)
         deadline = earliest(call.opened, self._deadline, until=call.deadline)
         if len(rest) <= _LARGE:
@@ -154,8 +154,11 @@ class Services:
             # torch's message begins with the model's source code, which is for the log only.
             told = f"The model failed at this request: {str(error).strip().splitlines()[-1]}"
             raise Refusal(500, told) from error
-        if request.raw or sum(len(answer.content) for answer in answers) <= _LARGE:
+        size = sum(len(answer.content) for answer in answers)
+        if request.raw or size <= _LARGE:
             return self._renderer.render(request, answers)
+        # Others may be waiting for that, too.
+        call.admit(call, size)
         return await _beside(self._renderer.render, request, answers)
 
     def _read(self, rest: bytes, raw: Sequence[memoryview], call: Call) -> protobuf.Request:

@@ -24,11 +24,13 @@ class Code(IntEnum):
 
 
 class Failed(Exception):
-    """A call that ends with another code than OK; the message says what a client can do about it."""
+    """A call that ends with another code than OK; the message says what a client can do about it. `http` is the
+    status of HTTP, other than 200 for who does not speak gRPC only."""
 
-    def __init__(self, code: Code, message: str) -> None:
+    def __init__(self, code: Code, message: str, *, http: int = 200) -> None:
         super().__init__(message)
         self.code = code
+        self.http = http
 
 
 _CODES = {

@@ -19,15 +19,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.http.incoming import LEAST, Incoming
 from server.http.outgoing import Outgoing
+from server.pace import PATIENCE, allowed
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
 # Requests of one client that wait for his first one's answer: more than one read brings of those that infer.
 _MOST_PIPELINED = 1024
-# A request's head has to be there after so long, and its body so long after that plus what it takes at so many bytes
-# a second. A client that does not read its answer is cut off after so long, too.
-_PATIENCE = 10.0
-_SLOWEST = 2**14
 # Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
 # would be lost. https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html
 _KEEP_ALIVE = 75.0
@@ -234,7 +231,7 @@ class Connection(HttpToolsProtocol):
         """Ends the connection where its client takes too long to send a request or to read its answer."""
         if self.transport.is_closing():
             return
-        if self._paused is not None and now - self._paused > _PATIENCE + self._taken() / _SLOWEST:
+        if self._paused is not None and now - self._paused > allowed(self._taken()):
             self.transport.abort()
         elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
@@ -244,10 +241,10 @@ class Connection(HttpToolsProtocol):
             or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body)
         ):
             return
-        elif now - self._began > _PATIENCE + (0 if self._in_head else self._received / _SLOWEST):
+        elif now - self._began > allowed(0 if self._in_head else self._received):
             answered = not self._in_head and self.cycle.response_complete
             if self._received and not answered:
-                self.refuse(408, f"The request did not come in time: {self._received} bytes in {_PATIENCE:g} s.")
+                self.refuse(408, f"The request did not come in time: {self._received} bytes in {PATIENCE:g} s.")
             else:
                 self.transport.close()
 

@@ -20,11 +20,12 @@ class ModelFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One named output: its shape as the model gave it, and its bytes."""
+    """One named output: its shape as the model gave it, and its bytes, which may be `part` of a larger memory."""
 
     tensor: Tensor
     shape: tuple[int, ...]
     content: Bytes
+    part: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, to which views of memory cannot be sent."""
@@ -97,7 +98,8 @@ def _parts(answer: Answer, rows: Sequence[int]) -> list[Answer]:
     parts, at, row = [], 0, 0
     for each in rows:
         size = sum(sizes[row : row + each])
-        parts.append(Answer(tensor=tensor, shape=(each, *shape[1:]), content=content[at : at + size]))
+        rows_of_it = content[at : at + size]
+        parts.append(Answer(tensor=tensor, shape=(each, *shape[1:]), content=rows_of_it, part=len(rows) > 1))
         at, row = at + size, row + each
     return parts
 

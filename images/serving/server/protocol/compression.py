@@ -66,11 +66,11 @@ async def inflated(field: str, encoding: Encoding, content: Bytes, *, most: int)
     return await asyncio.get_running_loop().run_in_executor(_BESIDE, work)
 
 
-async def deflated(encoding: Encoding, content: bytes) -> bytes:
-    """The same in fewer bytes, if it can be said in fewer."""
-    if len(content) <= INLINE:
-        return deflate(encoding, content)
-    return await asyncio.get_running_loop().run_in_executor(_BESIDE, deflate, encoding, content)
+async def deflated(encoding: Encoding, *parts: Bytes) -> bytes:
+    """The parts as one, in fewer bytes, if it can be said in fewer."""
+    if sum(map(len, parts)) <= INLINE:
+        return deflate(encoding, *parts)
+    return await asyncio.get_running_loop().run_in_executor(_BESIDE, deflate, encoding, *parts)
 
 
 def inflate(field: str, encoding: Encoding, content: Bytes, *, most: int) -> bytes:
@@ -89,7 +89,7 @@ def inflate(field: str, encoding: Encoding, content: Bytes, *, most: int) -> byt
     return inflated
 
 
-def deflate(encoding: Encoding, content: bytes) -> bytes:
+def deflate(encoding: Encoding, *parts: Bytes) -> bytes:
     """As `deflated`, in the calling thread."""
     machine = zlib.compressobj(_LEVEL, wbits=_WINDOW_BITS[encoding])
-    return machine.compress(content) + machine.flush()
+    return b"".join([*map(machine.compress, parts), machine.flush()])

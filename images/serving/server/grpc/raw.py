@@ -1,11 +1,16 @@
-"""Takes the raw tensors out of a ModelInferRequest before it is parsed: no byte of them is copied.
+"""Takes the raw tensors out of a ModelInferRequest before it is parsed, and puts them beside a ModelInferResponse: no
+byte of them is copied.
 
-What is left is bounded: parsed, a field of two bytes takes up to a hundred. https://protobuf.dev/programming-guides/encoding
+What is left of a request is bounded: parsed, a field of two bytes takes up to a hundred.
+https://protobuf.dev/programming-guides/encoding
 """
 
+from collections.abc import Sequence
+
+from server.model.engine import Bytes
 from server.refusal import Refusal
 
-_RAW_INPUT_CONTENTS = 7
+_RAW_INPUT_CONTENTS, _RAW_OUTPUT_CONTENTS = 7, 6
 # Fields of the message itself, most of which are tensors, and bytes of everything that is not raw contents.
 _MOST_FIELDS = 4096
 _LARGEST = 2**22
@@ -47,6 +52,24 @@ def unpacked(content: bytes) -> tuple[bytes, list[memoryview]]:
         told = f"at most {_LARGEST} bytes beside raw_input_contents are taken, got {len(rest)}"
         raise Refusal(413, f"the message: {told}; send the tensors as raw_input_contents.")
     return rest, raw
+
+
+def packed(rest: bytes, raw: Sequence[Bytes]) -> list[Bytes]:
+    """The parts of a serialized ModelInferResponse: what is not raw contents, and these."""
+    parts: list[Bytes] = [rest]
+    for content in raw:
+        parts += [bytes([_RAW_OUTPUT_CONTENTS << 3 | _LENGTH]) + _number(len(content)), content]
+    return parts
+
+
+def _number(value: int) -> bytes:
+    """As `_varint` reads it."""
+    sevens = bytearray()
+    while value > 0x7F:
+        sevens.append(value & 0x7F | 0x80)
+        value >>= 7
+    sevens.append(value)
+    return bytes(sevens)
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
