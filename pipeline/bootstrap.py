@@ -78,6 +78,9 @@ def _mmdebstrap(pin: RootPin, out: Path) -> None:
             f"--extract-hook={IMAGES / 'base' / 'record-packages.sh'}",
             *(f"--extract-hook={hook}" for hook in hooks(pin)),
         ]
+    else:
+        files = IMAGES / "base" / "record-files.sh"
+        command += [f"--extract-hook={files}", f"--customize-hook={files}"]
     command += [pin.suite, str(out)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(pin.epoch), "LC_ALL": "C.UTF-8"}
     log: list[str] = []

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,9 @@ INPUTS = f"{LABEL}.inputs"
 # The trainer is 7.3 GB and pip needs the wheels and what it unpacks of them beside each other for a while.
 _TRAINER_SPACE = 20 * 2**30
 _SMALL_SPACE = 3 * 2**30
+_LITTLE = Limits(memory=256, cpus=1, pids=16)
+# What sha256sum says of NAME_VERSION_ARCHITECTURE.deb, from images/base/record-files.sh and the toolchain's Dockerfile.
+_FILES = "/var/lib/dpkg/debs.sha256"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +74,22 @@ def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     )
     inputs = digest_of(base.diff_ids, compiler.labels[INPUTS], contents_of(folder))
     return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
+
+
+def built_with(pins: Pins, *, engine: Engine) -> Mapping[tuple[str, str], str]:
+    """The Debian packages of the toolchain, by name and version, with the SHA-256 of the file of each.
+
+    Those of a build root that comes from a registry are left out: they are told by that image's digest.
+    """
+    lines: list[str] = []
+    job = Job(image=toolchain(pins, engine=engine).digest, command=("cat", _FILES), limits=_LITTLE)
+    engine.run(job, on_line=lines.append)
+    found = {}
+    for line in lines:
+        sha256, _, file = line.partition("  ")
+        name, version, _ = file.split("_")
+        found[name, version.replace("%3a", ":")] = sha256
+    return found
 
 
 def load(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
@@ -179,7 +199,7 @@ def _installed(image: Image, engine: Engine) -> tuple[str, ...]:
     """The Debian packages in an image, as `name version architecture`."""
     lines: list[str] = []
     query = ("dpkg-query", "--show", "--showformat=${Package} ${Version} ${Architecture}\\n")
-    job = Job(image=image.digest, command=query, limits=Limits(memory=256, cpus=1, pids=16))
+    job = Job(image=image.digest, command=query, limits=_LITTLE)
     engine.run(job, on_line=lines.append)
     return tuple(sorted(lines))
 

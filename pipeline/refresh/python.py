@@ -4,8 +4,15 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from packaging.markers import default_environment
+from packaging.pylock import PackageWheel, Pylock, PylockSelectError
+from packaging.tags import compatible_tags, cpython_tags
+from packaging.utils import canonicalize_name
 
 from pipeline import progress
 from pipeline.bootstrap import drift
@@ -15,6 +22,14 @@ from pipeline.refresh.stale import Stale
 # The host has any Python from 3.11 on; an image has the one of Debian trixie, and wheels only: nothing is built in it.
 _HOST = ("--universal", "--python-version", "3.11")
 _IMAGE = ("--python-version", "3.13", "--python-platform", "x86_64-manylinux_2_28", "--only-binary", ":all:")
+_ENVIRONMENT = default_environment() | {"python_version": "3.13", "python_full_version": "3.13.0"}
+# The newest first, as pip prefers them; three have names from before they were numbered: https://peps.python.org/pep-0600
+_NAMED = {17: ("manylinux2014_x86_64",), 12: ("manylinux2010_x86_64",), 5: ("manylinux1_x86_64",)}
+_PLATFORMS = [each for minor in range(28, 4, -1) for each in (f"manylinux_2_{minor}_x86_64", *_NAMED.get(minor, ()))]
+_TAGS = [*cpython_tags((3, 13), platforms=_PLATFORMS), *compatible_tags((3, 13), "cp313", _PLATFORMS)]
+
+_CONTINUED = " \\\n"
+_HASHED = re.compile(r"^([\w.-]+)==.* \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
 
 
 def sources(home: Path) -> tuple[Path, ...]:
@@ -55,24 +70,43 @@ def _packages(lock: str) -> dict[str, frozenset[str]]:
 
 
 def _compiled(source: Path, home: Path, options: tuple[str, ...]) -> str:
-    uv = Path(sys.executable).with_name("uv")
     with tempfile.TemporaryDirectory(prefix="torchyard-") as scratch:
-        lock = Path(scratch) / "requirements.lock"
-        command: list[str | Path] = [
-            uv,
-            "pip",
-            "compile",
-            source,
-            *options,
-            "--generate-hashes",
-            "--no-header",
-            "--quiet",
-            f"-o{lock}",
-        ]
-        done = subprocess.run(command, cwd=home, stderr=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            raise PinsError(
-                f"{source} could not be resolved:\n{done.stderr.rstrip()}\n"
-                "Is the package index reachable, and do the versions in it allow each other?"
-            )
-        return lock.read_text(encoding="utf-8")
+        lock, wheels = Path(scratch) / "requirements.lock", Path(scratch) / "pylock.toml"
+        _uv(source, home, (*options, "--generate-hashes", "--no-header"), lock)
+        text = lock.read_text(encoding="utf-8")
+        if options is not _IMAGE:
+            return text
+        _uv(lock, home, (*options, "--no-deps"), wheels)
+        return one_file_each(text, tomllib.loads(wheels.read_text(encoding="utf-8")))
+
+
+def one_file_each(lock: str, wheels: Mapping[str, Any]) -> str:
+    """A lock whose packages have the hash of one file each, so that this is what the image has: of the wheels that a
+    pylock.toml lists (https://peps.python.org/pep-0751), the one that fits it best.
+
+    Raises:
+        PinsError: a package has none.
+    """
+    try:
+        selected = list(Pylock.from_dict(wheels).select(environment=_ENVIRONMENT, tags=_TAGS))
+    except PylockSelectError as error:
+        raise PinsError(f"{error}\nThe images have wheels only: pin a version that has one for them.") from error
+    taken = {package.name: file.hashes["sha256"] for package, file in selected if isinstance(file, PackageWheel)}
+
+    def only(found: re.Match[str]) -> str:
+        name, hashes = found[1], re.findall(r"sha256:[0-9a-f]{64}", found[2])
+        (one,) = (each for each in hashes if each == f"sha256:{taken[canonicalize_name(name)]}")
+        return f"{found[0].partition(_CONTINUED)[0]}{_CONTINUED}    --hash={one}\n"
+
+    return _HASHED.sub(only, lock)
+
+
+def _uv(source: Path, home: Path, options: tuple[str, ...], out: Path) -> None:
+    uv = Path(sys.executable).with_name("uv")
+    command: list[str | Path] = [uv, "pip", "compile", source, *options, "--quiet", f"-o{out}"]
+    done = subprocess.run(command, cwd=home, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise PinsError(
+            f"{source} could not be resolved:\n{done.stderr.rstrip()}\n"
+            "Is the package index reachable, and do the versions in it allow each other?"
+        )

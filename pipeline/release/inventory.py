@@ -133,10 +133,15 @@ def components(
     return tuple(made), tuple(strangers)
 
 
+def deb(name: str, version: str) -> str:
+    """The package URL of a Debian package: https://github.com/package-url/purl-spec."""
+    return f"pkg:deb/debian/{name}@{version}?distro=debian-13"
+
+
 def _component(kind: str, name: str, files: tuple[Placed, ...], facts: Mapping[str, _Facts]) -> Component:
     known = facts.get(f"{kind}/{name}", _Facts())
     purls = {
-        "deb": f"pkg:deb/debian/{name}@{known.version}?distro=debian-13",
+        "deb": deb(name, known.version),
         "pypi": f"pkg:pypi/{name}@{known.version}",
     }
     return Component(kind=kind, name=name, purl=purls.get(kind, ""), files=files, **known._asdict())

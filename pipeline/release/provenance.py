@@ -11,13 +11,13 @@ from typing import Any
 
 from pipeline.artifacts import Archive, File, Judgement, ServingImage
 from pipeline.pins import IMAGES
-from pipeline.release.inventory import Component
+from pipeline.release.inventory import Component, deb
 
 BUILD_TYPE = "https://torchyard.io/build-serving/v1"
 # Who makes it can write what he likes, with a key or without one: https://slsa.dev/spec/v1.0/levels#build-l1
 LOCAL = "https://torchyard.io/builders/local-key"
 LEVEL = "SLSA build level 1: made and signed by the pipeline itself"
-_LOCKED = re.compile(r"^([\w.-]+)==(\S+) \\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", re.MULTILINE)
+_LOCKED = re.compile(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,8 @@ class Source:
 class Making:
     """What provenance tells of, besides the image: its source, engine, base packages' time, and the steps' records.
 
-    `builder` is who runs the pipeline, and `run` the address of this run, or empty where it has none.
+    `packages` are Debian's that it was built with, by name and version, with the SHA-256 of each. `builder` is who
+    runs the pipeline, and `run` the address of this run, or empty where it has none.
     """
 
     source: Source
@@ -41,6 +42,7 @@ class Making:
     fetched: str
     finished: str
     records: tuple[File, ...]
+    packages: Mapping[tuple[str, str], str]
     builder: str = LOCAL
     run: str = ""
 
@@ -69,7 +71,7 @@ def predicate(
                 "memoryFormat": image.archive.memory_format,
                 "method": image.archive.evidence.method,
             },
-            "resolvedDependencies": list(_materials(image, components, making.source)),
+            "resolvedDependencies": list(_materials(image, components, making)),
         },
         "runDetails": {
             "builder": {"id": making.builder, "version": {"engine": making.engine, **image.archive.producer}},
@@ -85,14 +87,16 @@ def predicate(
     }
 
 
-def _materials(image: ServingImage, components: tuple[Component, ...], source: Source) -> Iterator[dict[str, Any]]:
-    yield {"uri": _uri(source), "digest": {"gitCommit": source.revision}}
+def _materials(image: ServingImage, components: tuple[Component, ...], making: Making) -> Iterator[dict[str, Any]]:
+    yield {"uri": _uri(making.source), "digest": {"gitCommit": making.source.revision}}
     yield from _model(image.archive)
     for name, digest in (("pytorch-cuda", image.archive.trained.trainer), ("torchscript-runtime", image.runtime)):
         yield {"name": name, "uri": f"docker-image:{digest}", "digest": {"sha256": digest.removeprefix("sha256:")}}
-    for component in components:
-        if component.kind == "deb":
-            yield _package(component)
+    shipped = [_package(component) for component in components if component.kind == "deb"]
+    yield from shipped
+    for (name, version), sha256 in making.packages.items():
+        if (found := {"uri": deb(name, version), "digest": {"sha256": sha256}}) not in shipped:
+            yield found
     for lock in (IMAGES / "serving" / "requirements.lock", IMAGES / "pytorch-cuda" / "requirements.lock"):
         yield from _wheels(lock)
 
@@ -119,11 +123,9 @@ def _package(component: Component) -> dict[str, Any]:
 
 
 def _wheels(lock: Path) -> Iterator[dict[str, Any]]:
-    """Each locked package; the wheel that pip took has one of these hashes, which one the platform decides."""
-    for name, version, hashes in _LOCKED.findall(lock.read_text(encoding="utf-8")):
-        allowed = re.findall(r"sha256:([0-9a-f]{64})", hashes)
-        one = {"digest": {"sha256": allowed[0]}} if len(allowed) == 1 else {"annotations": {"oneOfSha256": allowed}}
-        yield {"uri": f"pkg:pypi/{name}@{version}", **one}
+    """Each locked package, by the wheel that pip took: the locks of images have one each."""
+    for name, version, sha256 in _LOCKED.findall(lock.read_text(encoding="utf-8")):
+        yield {"uri": f"pkg:pypi/{name}@{version}", "digest": {"sha256": sha256}}
 
 
 def run(environment: Mapping[str, str]) -> str:

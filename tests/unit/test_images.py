@@ -104,6 +104,29 @@ def test_drift_of_the_toolchain_stops_a_locked_build_and_leaves_no_tag(engine: F
     assert engine.find("pytorch-cuda:v2.8-toolchain") is None
 
 
+def test_what_it_is_built_with_is_told_by_the_file_of_each_package(engine: FakeEngine) -> None:
+    lines = [
+        f"{'1' * 64}  cpp_4%3a14.2.0-1_amd64.deb",
+        f"{'2' * 64}  libstdc++6_14.2.0-19_amd64.deb",
+        f"{'3' * 64}  tzdata_2026b-0+deb13u1_all.deb",
+    ]
+    images.toolchain(PINS, engine=engine)
+    asked: list[tuple[str, ...]] = []
+
+    def told(job: Job, on_line: Callable[[str], None]) -> None:
+        asked.append(job.command)
+        for line in lines:
+            on_line(line)
+
+    engine.on_run = told
+    assert images.built_with(PINS, engine=engine) == {
+        ("cpp", "4:14.2.0-1"): "1" * 64,
+        ("libstdc++6", "14.2.0-19"): "2" * 64,
+        ("tzdata", "2026b-0+deb13u1"): "3" * 64,
+    }
+    assert asked == [("cat", "/var/lib/dpkg/debs.sha256")]
+
+
 def test_too_small_a_disk_is_noticed_before_the_build(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(2**40, 2**40, 2**32))
     with pytest.raises(SpaceError, match=r"pytorch-cuda:v2\.8 needs 20 GiB free at / and there are 4\.0 GiB"):

@@ -4,6 +4,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from invoke.context import Context
@@ -104,6 +105,37 @@ def test_locks_differ_in_versions_and_files_and_in_nothing_else() -> None:
     now = "a==1 \\\n    --hash=sha256:1 \\\n    --hash=sha256:9\nb==2 --hash=2\nc==1 \\\n    --hash=3\n"
     assert python.changes(was, now) == ("- b 1", "+ b 2", "~ a 1, other files")
     assert python.changes(was, was.replace("# via b", "# via c")) == ()
+
+
+def _wheel(name: str, digit: str) -> dict[str, object]:
+    return {"url": f"https://example.com/{name}", "hashes": {"sha256": digit * 64}}
+
+
+def test_a_lock_of_an_image_has_the_file_that_fits_it_best() -> None:
+    lock = (
+        f"a-b==1 \\\n    --hash=sha256:{'1' * 64} \\\n    --hash=sha256:{'2' * 64} \\\n    --hash=sha256:{'3' * 64}\n"
+        f"    # via c\nc==2 ; x \\\n    --hash=sha256:{'4' * 64}\n"
+    )
+    wheels = [
+        _wheel("a_b-1-py3-none-any.whl", "1"),
+        _wheel("a_b-1-cp313-cp313-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", "2"),
+        _wheel("a_b-1-cp313-cp313-manylinux_2_34_x86_64.whl", "3"),
+    ]
+    other = {"name": "c", "version": "2", "wheels": [_wheel("c-2-cp310-abi3-manylinux1_x86_64.whl", "4")]}
+    found: dict[str, Any] = {"lock-version": "1.0", "created-by": "uv", "requires-python": ">=3.13"}
+    found["packages"] = [{"name": "a-b", "version": "1", "wheels": wheels}, other]
+    assert python.one_file_each(lock, found) == (
+        f"a-b==1 \\\n    --hash=sha256:{'2' * 64}\n    # via c\nc==2 ; x \\\n    --hash=sha256:{'4' * 64}\n"
+    )
+    found["packages"] = [{"name": "a-b", "version": "1", "wheels": wheels[2:]}, other]
+    with pytest.raises(PinsError, match=r"a-b(.|\n)*pin a version that has one for them"):
+        python.one_file_each(lock, found)
+
+
+def test_every_lock_of_an_image_names_one_file_for_each_package() -> None:
+    locks = [path.with_suffix(".lock").read_text() for path in python.sources(REAL) if path.parent != REAL]
+    assert len(locks) == 4
+    assert all(lock.count("==") == lock.count("--hash=sha256:") > 0 for lock in locks)
 
 
 def test_an_action_goes_to_its_newest_release_by_number(home: Path) -> None:

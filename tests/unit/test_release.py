@@ -15,6 +15,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from pipeline.artifacts import Archive, DataOrigin, File, Judgement, ServingImage, Split, Verdict
 from pipeline.errors import ReleaseError
 from pipeline.oci import Repository
+from pipeline.pins import IMAGES
 from pipeline.release import Desk, inventory, provenance, release, sbom
 from pipeline.release.inventory import Component
 from pipeline.release.provenance import Making, Source
@@ -53,6 +54,7 @@ FILES = {
     "var/lib/dpkg/status.d/libc6.md5sums": hashlib.md5(b"libc").hexdigest().encode() + b"  lib/libc.so.6\n",
 }
 KNOWN = {path: _sha256(FILES[path]) for path in FILES if path.startswith(("model/", "opt/torchyard/server/"))}
+PACKAGES = {("g++", "4:14.2.0-1"): "c" * 64, ("libc6", "2.41-12"): "5" * 64}
 SOURCE = Source(revision="0" * 40, remote="https://example.com/models.git", clean=False)
 
 
@@ -214,9 +216,15 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     made = provenance.predicate(image, components, (), _making())
     assert made["buildDefinition"]["internalParameters"]["clean"] is False
     materials = made["buildDefinition"]["resolvedDependencies"]
-    assert all("digest" in each or "oneOfSha256" in each["annotations"] for each in materials)
+    assert all(len(each["digest"]) == 1 and all(each["digest"].values()) for each in materials)
+    compiler = {"uri": "pkg:deb/debian/g++@4:14.2.0-1?distro=debian-13", "digest": {"sha256": "c" * 64}}
+    assert materials.count(compiler) == 1
+    locks = [(IMAGES / name / "requirements.lock").read_text() for name in ("serving", "pytorch-cuda")]
+    wheels = [each for each in materials if each.get("uri", "").startswith("pkg:pypi/")]
+    assert len(wheels) == sum(lock.count("==") for lock in locks)
     names = {each.get("name") or each["uri"] for each in materials}
-    libc = next(each for each in materials if each.get("uri", "").startswith("pkg:deb/debian/libc6@"))
+    # It is in the toolchain, too.
+    (libc,) = (each for each in materials if each.get("uri", "").startswith("pkg:deb/debian/libc6@"))
     assert libc["digest"] == {"sha256": "5" * 64}
     bare = tuple(replace(each, digest="") for each in components)
     again = provenance.predicate(image, bare, (), _making())["buildDefinition"]["resolvedDependencies"]
@@ -253,7 +261,7 @@ def _image(archive: Archive) -> ServingImage:
 
 def _making() -> Making:
     moment = "2026-11-25T00:00:00Z"
-    return Making(source=SOURCE, engine="20.10.24", fetched=moment, finished=moment, records=())
+    return Making(source=SOURCE, engine="20.10.24", fetched=moment, finished=moment, records=(), packages=PACKAGES)
 
 
 def _verdicts(image: ServingImage) -> list[Verdict]:
