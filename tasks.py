@@ -181,12 +181,16 @@ def images(_: Context, locked: bool = False) -> None:
         say(f"{made.__name__:<9} {image.digest} {image.size / 1e6:,.0f} MB")
 
 
-@command(only="actions, python or debian, instead of all three", check="only say what is stale, and end with an error")
-def pins(_: Context, only: str = "", check: bool = False) -> None:
+@command(
+    only="actions, python or debian, instead of all three",
+    check="only say what is stale, and end with an error",
+    keep="leave Python packages at the versions that are locked, where their requirements allow it",
+)
+def pins(_: Context, only: str = "", check: bool = False, keep: bool = False) -> None:
     """Refresh what is pinned: Debian packages, the locks of Python packages, the commits of actions."""
     if only not in {"", *KINDS}:
         raise SpecError(f"--only {only}: there is {', '.join(KINDS)}.")
-    stale = refresh(load_pins(), HOME, kinds=(only,) if only else KINDS)
+    stale = refresh(load_pins(), HOME, kinds=(only,) if only else KINDS, keep=keep)
     for file in stale:
         say(f"{_shown(file.path)}:")
         for change in file.changes:

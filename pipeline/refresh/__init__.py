@@ -11,8 +11,9 @@ from pipeline.refresh.stale import Stale
 KINDS = ("actions", "python", "debian")
 
 
-def refresh(pins: Pins, home: Path, *, kinds: Collection[str] = KINDS) -> tuple[Stale, ...]:
-    """Resolves what the files below `home` pin, as far as it is of these `kinds`, and returns the files that are stale.
+def refresh(pins: Pins, home: Path, *, kinds: Collection[str] = KINDS, keep: bool = False) -> tuple[Stale, ...]:
+    """Resolves what the files below `home` pin, as far as it is of these `kinds`, and returns the files that are stale;
+    to `keep` the versions of Python packages, where their requirements allow it.
 
     Nothing is written, so a kind that cannot be resolved leaves every file as it was; what takes longest comes last.
 
@@ -24,7 +25,7 @@ def refresh(pins: Pins, home: Path, *, kinds: Collection[str] = KINDS) -> tuple[
     if "actions" in kinds:
         found += actions.stale(home)
     if "python" in kinds:
-        found += python.stale(home)
+        found += python.stale(home, keep=keep)
     if "debian" in kinds:
         found += debian.stale(pins, home)
     return tuple(file for file in found if file.changes)

@@ -39,8 +39,9 @@ def sources(home: Path) -> tuple[Path, ...]:
     return (home / "requirements.in", *found)
 
 
-def stale(home: Path) -> Iterator[Stale]:
-    """The lock beside each requirements.in, every package at the newest version that the others allow.
+def stale(home: Path, *, keep: bool = False) -> Iterator[Stale]:
+    """The lock beside each requirements.in, every package at the newest version that the others allow, or, to `keep`
+    what is locked, at the one that it has as long as that is allowed.
 
     Raises:
         PinsError: uv found no solution, or no index.
@@ -48,8 +49,9 @@ def stale(home: Path) -> Iterator[Stale]:
     for path in sources(home):
         source, lock = path.relative_to(home), path.with_suffix(".lock")
         progress.say(f"resolving {source}")
-        text = _compiled(source, home, _HOST if path.parent == home else _IMAGE)
-        yield Stale(path=lock, text=text, changes=changes(lock.read_text(encoding="utf-8"), text))
+        before = lock.read_text(encoding="utf-8")
+        text = _compiled(source, home, _HOST if path.parent == home else _IMAGE, before if keep else "")
+        yield Stale(path=lock, text=text, changes=changes(before, text))
 
 
 def changes(was: str, now: str) -> tuple[str, ...]:
@@ -69,9 +71,11 @@ def _packages(lock: str) -> dict[str, frozenset[str]]:
     }
 
 
-def _compiled(source: Path, home: Path, options: tuple[str, ...]) -> str:
+def _compiled(source: Path, home: Path, options: tuple[str, ...], before: str) -> str:
     with tempfile.TemporaryDirectory(prefix="torchyard-") as scratch:
         lock, wheels = Path(scratch) / "requirements.lock", Path(scratch) / "pylock.toml"
+        # uv prefers what it finds there.
+        lock.write_text(before, encoding="utf-8")
         _uv(source, home, (*options, "--generate-hashes", "--no-header"), lock)
         text = lock.read_text(encoding="utf-8")
         if options is not _IMAGE:

@@ -10,6 +10,7 @@ import pytest
 from pipeline import bootstrap, pins
 from pipeline.errors import PinsError
 from pipeline.refresh import actions, debian, python, write
+from pipeline.settings import HOME
 
 PINS = pins.load()
 
@@ -39,6 +40,13 @@ def test_a_lock_gets_the_newest_versions_with_hashes(tmp_path: Path) -> None:
     write((stale,))
     assert re.match(r"iniconfig==[2-9][\d.]* \\\n    --hash=sha256:[0-9a-f]{64}", lock.read_text())
     assert python.changes(lock.read_text(), stale.text) == ()
+
+
+def test_what_is_locked_is_kept_as_long_as_its_requirements_allow_it() -> None:
+    """The locks that are here follow from their requirements, up to files that the index got since."""
+    found = list(python.stale(HOME, keep=True))
+    assert len(found) == len(python.sources(HOME))
+    assert [change for file in found for change in file.changes if not change.startswith("~")] == []
 
 
 def test_versions_that_do_not_go_together_are_told(tmp_path: Path) -> None:

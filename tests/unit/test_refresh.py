@@ -44,7 +44,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         return tuple((pins.IMAGES / folder / f"{pin.name}.packages").read_text().splitlines())
 
     monkeypatch.setattr(debian, "bootstrap", bootstrap)
-    monkeypatch.setattr(python, "_compiled", lambda source, _, __: (REAL / source).with_suffix(".lock").read_text())
+    monkeypatch.setattr(python, "_compiled", lambda source, *_: (REAL / source).with_suffix(".lock").read_text())
     monkeypatch.setattr(actions, "_tags", lambda url: RELEASES[url.removeprefix("https://github.com/")])
     return tmp_path
 
