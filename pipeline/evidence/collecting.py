@@ -85,6 +85,11 @@ def collect(
             "(build/NAME/release.json, or `inv status`), and not the image's id?"
         )
     reference = repository.at(digest)
+    if image.kind:
+        raise VerifyError(
+            f"{reference} is no image, but an artifact of type {image.kind!r:.100}. A release's image is `digest` in "
+            "build/NAME/release.json, and `model` there the archive alone, which `inv fetch` verifies."
+        )
     # Read before cosign is asked, which tells of damage in its own words: here it is damage, and can be made good.
     found = registry.manifest(repository, attached(digest, "sig"))
     there = len(found.layers) if found else 0

@@ -40,7 +40,7 @@ from pipeline.evidence import (
     when,
     written,
 )
-from pipeline.evidence.collecting import attached
+from pipeline.evidence.collecting import attached, collect
 from pipeline.fetch import fetch
 from pipeline.line import Line
 from pipeline.oci import Repository, parse
@@ -214,6 +214,9 @@ def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_pat
     # What it was held against comes with it.
     assert json.loads((tmp_path / "contract.json").read_text())["metrics"] == archive.metrics
     assert archive.metrics.keys() == {"accuracy"}
+    repository = Repository(*released.repository.split("/", 1))
+    with pytest.raises(VerifyError, match=r"is no image, but an artifact of type 'application/vnd\.cncf\.model"):
+        collect(repository, released.model, signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
 
 
 def test_an_archive_is_kept_in_another_store_too(

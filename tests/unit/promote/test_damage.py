@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.errors import ContentError, CosignError, PromoteError
+from pipeline.errors import ContentError, CosignError, PromoteError, VerifyError
 from pipeline.evidence import RELEASES
 from pipeline.evidence.collecting import attached
 from pipeline.oci import DOCKER_MANIFEST, Manifest, manifest
@@ -33,6 +33,17 @@ def test_evidence_that_is_damaged_in_a_channel_is_brought_again(office: Office) 
         promote("tiny", to="production", now=NOW, office=office)
     assert promote("tiny", to="staging", now=NOW, office=office)
     assert promote("tiny", to="production", now=NOW, office=office)
+
+
+def test_an_archive_alone_is_no_image(office: Office) -> None:
+    digest = release(office)
+    store, where = office.registry, office.repository(RELEASES, "tiny")
+    found = store.manifest(where, digest)
+    assert found
+    alone = manifest(found.config, found.layers, artifact="application/vnd.cncf.model.manifest.v1+json")
+    store.put_manifest(where, alone.digest, alone)
+    with pytest.raises(VerifyError, match=r"no image, but an artifact of type 'application/vnd\.cncf(.|\n)*inv fetch"):
+        promote("tiny", to="staging", digest=alone.digest, now=NOW, office=office)
 
 
 def test_attachments_that_nobody_can_read_are_brought_again(office: Office) -> None:
