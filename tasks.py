@@ -61,6 +61,7 @@ from pipeline.promote.rollback import rollback as put_back
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.release import Desk
 from pipeline.release.source import source
+from pipeline.reproduce import as_chosen
 from pipeline.reproduce import device as device_of
 from pipeline.reproduce import reproduce as make_again
 from pipeline.signing import Identity, ToolCosign
@@ -411,6 +412,7 @@ def reproduce(
     engine, described = connect(), spec.find(model, MODELS)
     cosign = _cosign(engine)
     evidence = judge_release(ref, signers=signers, registry=HttpRegistry(credentials), cosign=cosign)
+    described = as_chosen(evidence, described)
     with tempfile.TemporaryDirectory(prefix="torchyard-") as build:
         line = Line(described, pins=load_pins().serving_on(device_of(evidence)), engine=engine, build=Path(build))
         compared = make_again(evidence, described, line)

@@ -1,10 +1,10 @@
 """A release made again from the materials that its provenance names, and which digests agree."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
-from pipeline.artifacts import ModelSpec
+from pipeline.artifacts import MemoryFormat, ModelSpec, Precision
 from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.line import Line
@@ -48,6 +48,19 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared
     compared = {what: (_recorded(evidence, what), now) for what, now in (tools | told).items()} | made
     return tuple(
         Compared(what=what, recorded=was, found=now, is_tool=what in tools) for what, (was, now) in compared.items()
+    )
+
+
+def as_chosen(evidence: Evidence, spec: ModelSpec) -> ModelSpec:
+    """The model with the precision and memory format that its release chose by measurement, as far as it leaves them to
+    that: where two are about as fast, another moment chooses the other."""
+    made = _made(evidence).get("internalParameters", {})
+    precisions = (each for each in get_args(Precision) if each == made.get("precision"))
+    formats = (each for each in get_args(MemoryFormat) if each == made.get("memoryFormat"))
+    return replace(
+        spec,
+        precision=next(precisions, spec.precision) if spec.precision == "auto" else spec.precision,
+        memory_format=next(formats, spec.memory_format) if spec.memory_format == "auto" else spec.memory_format,
     )
 
 

@@ -214,7 +214,8 @@ def test_the_archive_comes_back_by_digest(released: Release, desk: Desk, tmp_pat
     # What it was held against comes with it.
     assert json.loads((tmp_path / "contract.json").read_text())["metrics"] == archive.metrics
     assert archive.metrics.keys() == {"accuracy"}
-    repository = Repository(*released.repository.split("/", 1))
+    host, _, path = released.repository.partition("/")
+    repository = Repository(host=host, path=path)
     with pytest.raises(VerifyError, match=r"is no image, but an artifact of type 'application/vnd\.cncf\.model"):
         collect(repository, released.model, signers=_signer(desk.key), registry=desk.registry, cosign=desk.cosign)
 
