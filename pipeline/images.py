@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline import progress
 from pipeline.artifacts import Limits
@@ -87,7 +87,7 @@ def built_with(pins: Pins, *, engine: Engine) -> Mapping[tuple[str, str], str]:
     found = {}
     for line in lines:
         sha256, _, file = line.partition("  ")
-        name, version, _ = file.split("_")
+        name, version, _ = PurePosixPath(file).name.split("_")
         found[name, version.replace("%3a", ":")] = sha256
     return found
 

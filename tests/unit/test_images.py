@@ -107,7 +107,7 @@ def test_drift_of_the_toolchain_stops_a_locked_build_and_leaves_no_tag(engine: F
 def test_what_it_is_built_with_is_told_by_the_file_of_each_package(engine: FakeEngine) -> None:
     lines = [
         f"{'1' * 64}  cpp_4%3a14.2.0-1_amd64.deb",
-        f"{'2' * 64}  libstdc++6_14.2.0-19_amd64.deb",
+        f"{'2' * 64}  /var/cache/apt/archives/libstdc++6_14.2.0-19_amd64.deb",
         f"{'3' * 64}  tzdata_2026b-0+deb13u1_all.deb",
     ]
     images.toolchain(PINS, engine=engine)
