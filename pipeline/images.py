@@ -76,13 +76,13 @@ def runtime(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     return _made(_Recipe(build=build, inputs=inputs, space=_SMALL_SPACE), engine=engine)
 
 
-def built_with(pins: Pins, *, engine: Engine) -> Mapping[tuple[str, str], str]:
-    """The Debian packages of the toolchain, by name and version, with the SHA-256 of the file of each.
+def built_with(compiler: Image, *, engine: Engine) -> Mapping[tuple[str, str], str]:
+    """The Debian packages of a toolchain, by name and version, with the SHA-256 of the file of each.
 
     Those of a build root that comes from a registry are left out: they are told by that image's digest.
     """
     lines: list[str] = []
-    job = Job(image=toolchain(pins, engine=engine).digest, command=("cat", _FILES), limits=_LITTLE)
+    job = Job(image=compiler.digest, command=("cat", _FILES), limits=_LITTLE)
     engine.run(job, on_line=lines.append)
     found = {}
     for line in lines:

@@ -190,7 +190,7 @@ class Line:
             engine=self._engine.info().version,
             fetched=self._fetched(),
             finished=_modified(self._build / "assemble.json"),
-            packages=images.built_with(self._pins, engine=self._engine),
+            packages=images.built_with(self._toolchain, engine=self._engine),
             records=tuple(File.of(path) for path in sorted(self._build.glob("*.json")) if path.stem in STEPS),
             builder=by.identity if (by := me(desk.key).claimed) else LOCAL,
             run=run(os.environ),

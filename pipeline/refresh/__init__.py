@@ -12,8 +12,8 @@ KINDS = ("actions", "python", "debian")
 
 
 def refresh(pins: Pins, home: Path, *, kinds: Collection[str] = KINDS, keep: bool = False) -> tuple[Stale, ...]:
-    """Resolves what the files below `home` pin, as far as it is of these `kinds`, and returns the files that are stale;
-    to `keep` the versions of Python packages, where their requirements allow it.
+    """Resolves what the files below `home` pin, as far as it is of these `kinds`, and returns the files that are stale.
+    `keep` leaves Python packages at the versions that are locked, where their requirements allow it.
 
     Nothing is written, so a kind that cannot be resolved leaves every file as it was; what takes longest comes last.
 

@@ -26,10 +26,10 @@ _ENVIRONMENT = default_environment() | {"python_version": "3.13", "python_full_v
 # The newest first, as pip prefers them; three have names from before they were numbered: https://peps.python.org/pep-0600
 _NAMED = {17: ("manylinux2014_x86_64",), 12: ("manylinux2010_x86_64",), 5: ("manylinux1_x86_64",)}
 _PLATFORMS = [each for minor in range(28, 4, -1) for each in (f"manylinux_2_{minor}_x86_64", *_NAMED.get(minor, ()))]
-_TAGS = [*cpython_tags((3, 13), platforms=_PLATFORMS), *compatible_tags((3, 13), "cp313", _PLATFORMS)]
+_TAGS = [*cpython_tags((3, 13), ["cp313"], _PLATFORMS), *compatible_tags((3, 13), "cp313", _PLATFORMS)]
 
 _CONTINUED = " \\\n"
-_HASHED = re.compile(r"^([\w.-]+)==.* \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE)
+_HASHED = re.compile(r"^([\w.-]+)==.* \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", re.MULTILINE)
 
 
 def sources(home: Path) -> tuple[Path, ...]:
@@ -98,9 +98,8 @@ def one_file_each(lock: str, wheels: Mapping[str, Any]) -> str:
     taken = {package.name: file.hashes["sha256"] for package, file in selected if isinstance(file, PackageWheel)}
 
     def only(found: re.Match[str]) -> str:
-        name, hashes = found[1], re.findall(r"sha256:[0-9a-f]{64}", found[2])
-        (one,) = (each for each in hashes if each == f"sha256:{taken[canonicalize_name(name)]}")
-        return f"{found[0].partition(_CONTINUED)[0]}{_CONTINUED}    --hash={one}\n"
+        one = taken[canonicalize_name(found[1])]
+        return f"{found[0].partition(_CONTINUED)[0]}{_CONTINUED}    --hash=sha256:{one}\n"
 
     return _HASHED.sub(only, lock)
 

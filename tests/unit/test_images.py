@@ -110,7 +110,7 @@ def test_what_it_is_built_with_is_told_by_the_file_of_each_package(engine: FakeE
         f"{'2' * 64}  /var/cache/apt/archives/libstdc++6_14.2.0-19_amd64.deb",
         f"{'3' * 64}  tzdata_2026b-0+deb13u1_all.deb",
     ]
-    images.toolchain(PINS, engine=engine)
+    compiler = images.toolchain(PINS, engine=engine)
     asked: list[tuple[str, ...]] = []
 
     def told(job: Job, on_line: Callable[[str], None]) -> None:
@@ -119,7 +119,7 @@ def test_what_it_is_built_with_is_told_by_the_file_of_each_package(engine: FakeE
             on_line(line)
 
     engine.on_run = told
-    assert images.built_with(PINS, engine=engine) == {
+    assert images.built_with(compiler, engine=engine) == {
         ("cpp", "4:14.2.0-1"): "1" * 64,
         ("libstdc++6", "14.2.0-19"): "2" * 64,
         ("tzdata", "2026b-0+deb13u1"): "3" * 64,

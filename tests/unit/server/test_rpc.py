@@ -64,6 +64,7 @@ def test_calls_that_are_wrong_below_the_message(stage: Stage, said: bytes, code:
     ("fields", "http"),
     [
         ({"content_type": "application/grpc+proto"}, "200"),
+        ({"content_type": "Application/gRPC ; x=y"}, "200"),
         ({"content_type": "application/grpc;x=y"}, "200"),
         ({"content_type": "application/grpc-web"}, "415"),
         ({"content_type": "application/json"}, "415"),
@@ -408,19 +409,22 @@ def test_of_too_many_connections_the_idlest_makes_room(stage: Stage) -> None:
     assert asyncio.run(many()) == [True, True]
 
 
-def test_slow_requests_and_idle_connections_are_ended(stage: Stage) -> None:
+def test_slow_requests_and_idle_connections_are_ended(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.pace._SLOWEST", 16)
+
     async def slow() -> None:
         connection, transport = stage.connect()
         part = b"\0" + MESSAGE.to_bytes(4, "big") + bytes(MESSAGE // 2)
         connection.data_received(grpc_frames.headers(1, INFER))
         connection.data_received(grpc_frames.headers(3, INFER) + grpc_frames.data(3, part))
         now = asyncio.get_running_loop().time()
-        connection.end_slow(now + 9)
+        connection.end_slow(now + 30)
         assert not stage.reader.answers
-        connection.end_slow(now + 10 + MESSAGE / 2**16)
+        connection.end_slow(now + 61)
         assert stage.reader.answers[1].status == Code.DEADLINE_EXCEEDED
+        connection.end_slow(now + MESSAGE / 32)
         assert 3 not in stage.reader.answers
-        connection.end_slow(now + 10.1 + MESSAGE / 2**15)
+        connection.end_slow(now + 11 + MESSAGE / 32)
         assert stage.reader.answers[3].status == Code.DEADLINE_EXCEEDED
         assert f"in which {MESSAGE // 2} bytes came" in stage.reader.answers[3].headers["grpc-message"]
         connection.end_slow(now + 500)
@@ -431,8 +435,11 @@ def test_slow_requests_and_idle_connections_are_ended(stage: Stage) -> None:
     asyncio.run(slow())
 
 
-@pytest.mark.parametrize("watches", [False, True])
-def test_who_does_not_read_his_answer_is_ended_and_who_reads_slowly_is_not(make: Make, watches: bool) -> None:
+@pytest.mark.parametrize(("watches", "speed"), [(False, 2**14), (True, 2**14), (True, 3 * 2**13)])
+def test_who_does_not_read_his_answer_is_ended_and_who_reads_slowly_is_not(
+    make: Make, watches: bool, speed: int
+) -> None:
+    """Nor does he who read fast before have longer than others from then on."""
     stage = make(held=10**6)
     rows = np.ones((300, 3), np.float32)
     asked = stage.request(
@@ -440,7 +447,7 @@ def test_who_does_not_read_his_answer_is_ended_and_who_reads_slowly_is_not(make:
     )
     # The client's window of 65,535 bytes takes the first ones.
     numbers = range(3, 203, 2)
-    update = grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, 0, (2**14).to_bytes(4, "big"))
+    update = grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, 0, speed.to_bytes(4, "big"))
 
     async def unread() -> None:
         connection, transport = stage.connect()
@@ -457,12 +464,55 @@ def test_who_does_not_read_his_answer_is_ended_and_who_reads_slowly_is_not(make:
         connection.end_slow(now + 12 + 9)
         assert stage.served.held
         assert not transport.closed
-        connection.end_slow(now + 12 + 11)
+        connection.end_slow(now + 12 + 12)
         assert transport.closed
         connection.connection_lost(None)
         assert stage.served.held == 0
 
     asyncio.run(unread())
+
+
+def test_a_stream_whose_answers_nobody_reads_is_ended(make: Make) -> None:
+    stage = make(held=10**6)
+    asked = grpc_frames.message(b"\x3a\x00") * 10
+
+    async def unread() -> None:
+        connection, _ = stage.connect()
+        connection.data_received(grpc_frames.headers(1, "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"))
+        for _ in range(1000):
+            connection.data_received(grpc_frames.data(1, asked))
+            for _ in range(12):
+                await asyncio.sleep(0)
+        # What the client's window of 65,535 bytes takes, and as much again.
+        assert stage.served.held < 2**17
+        connection.data_received(grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, 0, (2**20).to_bytes(4, "big")))
+        connection.data_received(grpc_frames.frame(grpc_frames.WINDOW_UPDATE, 0, 1, (2**20).to_bytes(4, "big")))
+        connection.connection_lost(None)
+
+    asyncio.run(unread())
+    assert stage.reader.answers[1].status == Code.RESOURCE_EXHAUSTED
+
+
+class Huge(bytes):
+    """As long as no message of protobuf's may be."""
+
+    def __len__(self) -> int:
+        return 2**31
+
+
+def test_an_answer_that_no_message_can_hold_is_refused(stage: Stage) -> None:
+    async def answer(_: bytes, __: Call) -> list[bytes]:
+        return [Huge()]
+
+    stage.served.unary = {INFER.encode(): answer}
+    refused = stage.call(INFER)
+    assert refused.status == Code.RESOURCE_EXHAUSTED
+    assert "ask for fewer rows" in refused.headers["grpc-message"]
+
+
+def test_what_is_no_call_of_grpc_at_all_reads_so_first(stage: Stage) -> None:
+    answer = stage.call("/v2/health/live", _method="GET")
+    assert (answer.headers[":status"], answer.status) == ("405", Code.UNIMPLEMENTED)
 
 
 def test_questions_about_the_server_are_answered_however_many_bytes_are_held(make: Make) -> None:

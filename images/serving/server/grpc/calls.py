@@ -22,7 +22,7 @@ Streaming: TypeAlias = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
 
 _ENCODINGS = {b"", b"identity", *(each.encode() for each in ENCODINGS)}
 # https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests
-_CONTENT_TYPE = re.compile(rb"application/grpc([+;].*)?")
+_CONTENT_TYPE = re.compile(rb"application/grpc(\s*[+;].*)?", re.IGNORECASE)
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 
@@ -31,8 +31,8 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 class Call:
     """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
     messages. When it was `opened`, and its `deadline`, are in seconds of time.monotonic(); `id` is its client's name
-    for it, which whoever reads its message tells. Who makes an answer of so many bytes that waits asks `admit` first,
-    which raises Failed where there is no room."""
+    for it, which whoever reads its message tells. `admit(call, size)` is
+    asked before an answer of `size` bytes is kept for long, and raises Failed where there is no room."""
 
     number: int
     path: bytes

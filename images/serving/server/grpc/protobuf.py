@@ -181,7 +181,7 @@ class Renderer:
             datatype = answer.tensor.datatype
             output = response.outputs.add(name=name, datatype=datatype.name, shape=answer.shape)
             if raw:
-                # Until its client has taken it, it would keep what it is a part of.
+                # A view would keep the whole batch's memory until the client has read it.
                 contents.append(bytes(answer.content) if answer.part else answer.content)
             elif datatype.kind == "string":
                 texts = strings.decode(answer.content)

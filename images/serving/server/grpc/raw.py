@@ -1,5 +1,5 @@
-"""Takes the raw tensors out of a ModelInferRequest before it is parsed, and puts them beside a ModelInferResponse: no
-byte of them is copied.
+"""Takes the raw tensors out of a ModelInferRequest before it is parsed, and puts them beside a ModelInferResponse,
+without copying them.
 
 What is left of a request is bounded: parsed, a field of two bytes takes up to a hundred.
 https://protobuf.dev/programming-guides/encoding

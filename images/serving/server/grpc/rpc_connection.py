@@ -14,7 +14,7 @@ from server.grpc import calls, http2
 from server.grpc.calls import Call, Streaming, Unary
 from server.grpc.http2 import Event, Http2
 from server.grpc.status import Code, Failed, details
-from server.pace import allowed
+from server.pace import PATIENCE, allowed
 from server.protocol.compression import ENCODINGS, SMALLEST, Encoding, deflated, inflated
 
 # A call's headers are a path, a deadline and little else; 16 KiB is what other servers take.
@@ -25,16 +25,21 @@ _ENCODINGS = ",".join(("identity", *ENCODINGS))
 _WAITING = 16
 # Questions about the server, and not tensors.
 _STREAMED = 2**16
-# What is no larger than what is kept of a call anyway is bounded by the number of calls: questions about the server
-# get their answers, however many bytes others hold.
+# So much of a call is bounded by the number of calls, of each of which as much is kept anyway: questions about the
+# server get their answers, however many bytes others hold.
 _SMALL = 2**10
+# What a protobuf message may have. https://protobuf.dev/programming-guides/encoding/#size-limit
+_LARGEST = 2**31 - 1
+# A client has this long to send a request, or what its bytes may take where that is more: calls share a connection.
+_SENDING_SECONDS = 60.0
 # A client has this long to make the next call.
 _IDLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes of one message and of all messages of calls that are not answered, and connections at once."""
+    """Bytes of one message, of all messages of calls that are not answered and answers that are not taken, and
+    connections at once."""
 
     message: int
     held: int
@@ -153,10 +158,12 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def end_slow(self, now: float) -> None:
-        """Ends calls whose request takes too long, and the connection where its answers do, or where it is not used."""
+        """Ends calls whose request takes too long, and the connection if its client takes its answers too slowly, or
+        makes no calls."""
         for call in tuple(self._calls.values()):
             came = call.held + self._session.received(call.number)
-            if not call.ended and call.unary is not None and now - call.opened > allowed(came):
+            patience = max(_SENDING_SECONDS, allowed(came))
+            if not call.ended and call.unary is not None and now - call.opened > patience:
                 told = f"The request was not complete after {now - call.opened:.0f} s, in which {came} bytes came."
                 self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
         self._flush()
@@ -170,8 +177,12 @@ class Connection(asyncio.Protocol):
             self._unread = None
             return False
         self._active, taken = now, self._written - waiting
-        since, before = self._unread = self._unread or (now, taken)
-        return now - since > allowed(taken - before)
+        since, before = self._unread or (now, taken)
+        if now - since > allowed(taken - before):
+            return True
+        # Who has read fast for long gets no credit for that.
+        self._unread = (now, taken) if now - since > PATIENCE else (since, before)
+        return False
 
     def _count(self, held: int) -> None:
         self._served.held += held - self._held
@@ -187,9 +198,12 @@ class Connection(asyncio.Protocol):
         self._recount()
 
     def _admit(self, call: Call, size: int) -> None:
-        """Counts an answer until its call is over, and those of the session count from then on. Raises Failed where
+        """Counts an answer until its call is over; what is unsent then counts with the session. Raises Failed where
         there is no room for it. One is let through where nothing but its call is held: asking again would not make it
         smaller."""
+        if size > _LARGEST:
+            told = f"The answer has {size} bytes, and a message at most {_LARGEST}: ask for fewer rows or outputs."
+            raise Failed(Code.RESOURCE_EXHAUSTED, told)
         others = self._served.held - call.held
         if size > _SMALL and others and others + size > self._served.limits.held:
             raise self._full()
@@ -200,7 +214,7 @@ class Connection(asyncio.Protocol):
         # Its bytes are none of an unfinished one any more.
         self._recount()
         self._keep(call, size)
-        if size > _SMALL and self._served.held > self._served.limits.held:
+        if call.held > _SMALL and self._served.held > self._served.limits.held:
             raise self._full()
 
     def _keep(self, call: Call, size: int) -> None:
@@ -234,9 +248,9 @@ class Connection(asyncio.Protocol):
             # A connection that was made meanwhile is good for the calls that are on their way.
             self.go_away(at_once=False)
         try:
+            calls.check_headers(method, content_type, encoding)
             if unary is None and streaming is None:
                 raise Failed(Code.UNIMPLEMENTED, f"There is no method {path[:200].decode('latin-1')}.")
-            calls.check_headers(method, content_type, encoding)
             if timeout:
                 seconds = calls.seconds(timeout)
                 call.deadline = now + seconds
@@ -346,8 +360,12 @@ class Connection(asyncio.Protocol):
         self._flush_soon()
 
     async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
+        unread = 0
         try:
             async for message in streaming(self._taken(call, waiting)):
+                unread = (unread if self._session.unsent else 0) + len(message)
+                if unread > _STREAMED:
+                    raise self._full()
                 self._session.send(call.number, (message,))
                 self._flush_soon()
         except Exception as error:  # noqa: BLE001 (as above)

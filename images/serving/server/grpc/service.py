@@ -157,7 +157,7 @@ class Services:
         size = sum(len(answer.content) for answer in answers)
         if request.raw or size <= _LARGE:
             return self._renderer.render(request, answers)
-        # Others may be waiting for that, too.
+        # It counts before it waits for the one thread.
         call.admit(call, size)
         return await _beside(self._renderer.render, request, answers)
 

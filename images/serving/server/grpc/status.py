@@ -25,7 +25,7 @@ class Code(IntEnum):
 
 class Failed(Exception):
     """A call that ends with another code than OK; the message says what a client can do about it. `http` is the
-    status of HTTP, other than 200 for who does not speak gRPC only."""
+    status of HTTP, which is 200 for whoever speaks gRPC."""
 
     def __init__(self, code: Code, message: str, *, http: int = 200) -> None:
         super().__init__(message)

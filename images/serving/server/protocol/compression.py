@@ -67,7 +67,7 @@ async def inflated(field: str, encoding: Encoding, content: Bytes, *, most: int)
 
 
 async def deflated(encoding: Encoding, *parts: Bytes) -> bytes:
-    """The parts as one, in fewer bytes, if it can be said in fewer."""
+    """The parts as one, compressed."""
     if sum(map(len, parts)) <= INLINE:
         return deflate(encoding, *parts)
     return await asyncio.get_running_loop().run_in_executor(_BESIDE, deflate, encoding, *parts)
