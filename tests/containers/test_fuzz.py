@@ -160,7 +160,7 @@ def test_rest_in_chunks_that_are_nearly_right(served: tuple[str, Running]) -> No
         with socket.create_connection((host, int(port)), timeout=30) as connection:
             connection.sendall("\r\n".join([*lines, "\r\n"]).encode() + chunks)
             # A chunk that announces more than comes is waited for.
-            connection.settimeout(30 if whole else 0.05)
+            connection.settimeout(30 if whole else 0.25)
             response = http.client.HTTPResponse(connection, method="POST")
             try:
                 response.begin()
