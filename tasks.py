@@ -61,7 +61,6 @@ from pipeline.promote.rollback import rollback as put_back
 from pipeline.refresh import KINDS, refresh, write
 from pipeline.release import Desk
 from pipeline.release.source import source
-from pipeline.reproduce import as_chosen
 from pipeline.reproduce import device as device_of
 from pipeline.reproduce import reproduce as make_again
 from pipeline.signing import Identity, ToolCosign
@@ -412,10 +411,13 @@ def reproduce(
     engine, described = connect(), spec.find(model, MODELS)
     cosign = _cosign(engine)
     evidence = judge_release(ref, signers=signers, registry=HttpRegistry(credentials), cosign=cosign)
-    described = as_chosen(evidence, described)
+    locks = load_pins().serving_on(device_of(evidence))
     with tempfile.TemporaryDirectory(prefix="torchyard-") as build:
-        line = Line(described, pins=load_pins().serving_on(device_of(evidence)), engine=engine, build=Path(build))
-        compared = make_again(evidence, described, line)
+        compared = make_again(
+            evidence,
+            described,
+            lambda chosen: Line(described, pins=locks, engine=engine, build=Path(build), chosen=chosen),
+        )
     for each in compared:
         shown = f"{'same ' if each.agrees else 'OTHER'} {each.what:<19} {each.recorded}"
         say(shown if each.agrees else f"{shown} and here {each.found}")

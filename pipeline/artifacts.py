@@ -247,6 +247,19 @@ class ShapeProfile:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What an export chose by measurements, where two were about as fast and another moment chooses the other.
+
+    `batch_size` is `Batching.max_size`; `runs` maps the first sample of a shape to how many runs it takes to be steady.
+    """
+
+    precision: Precision
+    memory_format: MemoryFormat
+    batch_size: int
+    runs: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.
 

@@ -12,6 +12,7 @@ from typing import TypeVar
 from pipeline import images, records, settings
 from pipeline.artifacts import (
     Archive,
+    Chosen,
     DataOrigin,
     File,
     Judgement,
@@ -46,7 +47,8 @@ class Line:
 
     A step is skipped when its record in `build` names the same inputs and the files and image it made are still
     there unchanged; the steps in `force` run whatever their records say. `accepted` is a person's reason for letting
-    a frozen branch through at export; it holds for as long as that archive's inputs stay the same.
+    a frozen branch through at export; it holds for as long as that archive's inputs stay the same. `chosen` is what
+    export is not to choose by measurement again.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Line:
         force: Collection[str] = (),
         locked: bool = False,
         accepted: str = "",
+        chosen: Chosen | None = None,
     ) -> None:
         self._spec = spec
         self._pins = pins
@@ -67,6 +70,7 @@ class Line:
         self._force = frozenset(force)
         self._locked = locked
         self._accepted = accepted
+        self._chosen = chosen
         self.ran: list[str] = []
 
     @cached_property
@@ -113,6 +117,7 @@ class Line:
             self._pins.device,
             code_of("export", "parity"),
             records.contents_of(_HERE / "export"),
+            self._chosen,
         )
         # The runtime is part of what measures and not of what is made, and is built only where it has to measure.
         return self._step(
@@ -126,6 +131,7 @@ class Line:
                 engine=self._engine,
                 out=out,
                 accepted=self._accepted,
+                chosen=self._chosen,
             ),
             still=lambda archive: self._accepted in {"", archive.evidence.accepted},
         )

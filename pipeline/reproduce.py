@@ -1,10 +1,13 @@
 """A release made again from the materials that its provenance names, and which digests agree."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from pipeline.artifacts import MemoryFormat, ModelSpec, Precision
+from cattrs.errors import BaseValidationError
+
+from pipeline import records
+from pipeline.artifacts import Chosen, ModelSpec
 from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.line import Line
@@ -26,14 +29,17 @@ class Compared:
         return self.recorded == self.found
 
 
-def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared, ...]:
+def reproduce(evidence: Evidence, spec: ModelSpec, line: Callable[[Chosen], Line]) -> tuple[Compared, ...]:
     """Trains, exports and assembles the model on a line of its own; compares what it is made from, and what it made.
 
+    The line is given what the release chose by measurement.
+
     Raises:
-        VerifyError: the model's sources here are not those of the release; the message says which commit has them.
+        VerifyError: the model's sources here are not those of the release, and the message says which commit has them;
+            or its provenance does not tell what was chosen.
     """
     _require(evidence, spec)
-    image = line.assemble
+    image = line(_chosen(evidence)).assemble
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
     archive, trained = image.archive, image.archive.trained
@@ -51,22 +57,26 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Line) -> tuple[Compared
     )
 
 
-def as_chosen(evidence: Evidence, spec: ModelSpec) -> ModelSpec:
-    """The model with the precision and memory format that its release chose by measurement, as far as it leaves them to
-    that: where two are about as fast, another moment chooses the other."""
-    made = _made(evidence).get("internalParameters", {})
-    precisions = (each for each in get_args(Precision) if each == made.get("precision"))
-    formats = (each for each in get_args(MemoryFormat) if each == made.get("memoryFormat"))
-    return replace(
-        spec,
-        precision=next(precisions, spec.precision) if spec.precision == "auto" else spec.precision,
-        memory_format=next(formats, spec.memory_format) if spec.memory_format == "auto" else spec.memory_format,
-    )
-
-
 def device(evidence: Evidence) -> str:
     """What the release is served on, as provenance tells; empty where it does not."""
     return str(_made(evidence).get("externalParameters", {}).get("device", ""))
+
+
+def _chosen(evidence: Evidence) -> Chosen:
+    made = _made(evidence).get("internalParameters", {})
+    try:
+        told = {
+            "precision": made["precision"],
+            "memory_format": made["memoryFormat"],
+            "batch_size": made["batchSize"],
+            "runs": {each["sample"]: each["runs"] for each in made["warmUp"]},
+        }
+        return records.structured(told, Chosen)
+    except (KeyError, TypeError, BaseValidationError) as error:
+        raise VerifyError(
+            f"{evidence.repository.at(evidence.digest)}: its provenance does not tell what was chosen by measurement "
+            f"({error!r:.200}). Release it again, and then reproduce that."
+        ) from error
 
 
 def _made(evidence: Evidence) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from pipeline.artifacts import (
     Archive,
     Batching,
     Candidate,
+    Chosen,
     Deviation,
     Evidence,
     File,
@@ -22,7 +23,7 @@ from pipeline.artifacts import (
 )
 from pipeline.engine import Engine, Image, Mount
 from pipeline.errors import ExportError
-from pipeline.export.choice import Tried, choose, name_of
+from pipeline.export.choice import Tried, choose, name_of, settled
 from pipeline.export.trial import Trial
 from pipeline.progress import say
 from pipeline.workbench import Workbench
@@ -33,25 +34,33 @@ _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
 
 def export(
-    trained: TrainedModel, *, trainer: Image, runtime: Image, engine: Engine, out: Path, accepted: str = ""
+    trained: TrainedModel,
+    *,
+    trainer: Image,
+    runtime: Image,
+    engine: Engine,
+    out: Path,
+    accepted: str = "",
+    chosen: Chosen | None = None,
 ) -> Archive:
     """Writes model.pt, samples, probes and contract.json into `out`: all of them, or none when it fails.
 
     A model with operators of its own gets their library, ops.so, beside them.
     One process makes the candidates, another one loads them and replays samples and probes, and a third does so in the
     runtime image and measures them. Equal weights give equal bytes for a precision and memory format.
-    `accepted` is a person's reason for letting a frozen branch through.
+    `accepted` is a person's reason for letting a frozen branch through. `chosen` is taken in place of what measurements
+    would choose, so that the same comes out again.
 
     Raises:
         ExportError: the weights changed since training; torch cannot script, trace or load the model; it does not
             give what model.yaml declares, or, as an archive, not what it gave when trained; or it loses more of a
             metric than model.yaml allows.
     """
-    spec, half = trained.spec, out / ".half"
+    spec, half = settled(trained.spec, chosen) if chosen else trained.spec, out / ".half"
     if not trained.weights.is_intact():
         raise ExportError(f"{trained.weights.path}: is gone, or not what training wrote. Run `inv train --force`.")
     bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError, ops=trained.ops)
-    trial = Trial(spec=spec, runtime=runtime, engine=engine, folder=half)
+    trial = Trial(spec=spec, runtime=runtime, engine=engine, folder=half, chosen=chosen)
     shutil.rmtree(half, ignore_errors=True)
     try:
         bf16 = spec.precision == "fp32" or trial.has_bf16()
@@ -81,7 +90,7 @@ def export(
 
 def _made(bench: Workbench, trained: TrainedModel, *, accepted: str, bf16: bool) -> dict[str, Any]:
     """Has a folder written for each candidate; what became of each."""
-    spec = trained.spec
+    spec = bench.spec
     order = {
         "accepted": accepted,
         "bf16": bf16,

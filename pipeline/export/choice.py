@@ -1,9 +1,9 @@
 """Which candidate becomes the archive: the fastest one that loses no more of a metric than model.yaml allows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from pipeline.artifacts import Candidate, Deviation, MemoryFormat, ModelSpec, Precision, PrecisionChoice
+from pipeline.artifacts import Candidate, Chosen, Deviation, MemoryFormat, ModelSpec, Precision, PrecisionChoice
 from pipeline.errors import ExportError
 
 # Below this, medians of two measurements of the same archive differ.
@@ -30,6 +30,15 @@ class Tried:
 def name_of(precision: Precision, memory_format: MemoryFormat) -> str:
     """The name of a candidate, and of its folder."""
     return f"{precision}-{memory_format}"
+
+
+def settled(spec: ModelSpec, chosen: Chosen) -> ModelSpec:
+    """The model with what was chosen where it leaves that to evidence."""
+    return replace(
+        spec,
+        precision=chosen.precision if spec.precision == "auto" else spec.precision,
+        memory_format=chosen.memory_format if spec.memory_format == "auto" else spec.memory_format,
+    )
 
 
 def choose(

@@ -10,7 +10,7 @@ from typing import Any
 from cattrs.errors import BaseValidationError
 
 from pipeline import records
-from pipeline.artifacts import Batching, Limits, ModelSpec, ShapeProfile
+from pipeline.artifacts import Batching, Chosen, Limits, ModelSpec, ShapeProfile
 from pipeline.engine import Engine, Image, Job, Mount
 from pipeline.errors import ContainerFailed, ExportError
 
@@ -22,12 +22,16 @@ _REBUILD = "Build the runtime again with `inv images`; if that does not help, th
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """Jobs in a runtime image over the candidates in `folder`, with the cores and threads of serving."""
+    """Jobs in a runtime image over the candidates in `folder`, with the cores and threads of serving.
+
+    What they are to come to is `chosen` where that is known, and measured where it is not.
+    """
 
     spec: ModelSpec
     runtime: Image
     engine: Engine
     folder: Path
+    chosen: Chosen | None = None
 
     def has_bf16(self) -> bool:
         """Whether the CPU that the runtime sees has instructions for bf16."""
@@ -49,9 +53,11 @@ class Trial:
         """
         report = self._report("server.profile", [candidate])
         try:
-            return records.structured(report["shapes"], tuple[ShapeProfile, ...])
+            profile = records.structured(report["shapes"], tuple[ShapeProfile, ...])
         except BaseValidationError as error:
             raise ExportError(f"{self.spec.name}: the profile cannot be read ({error!r:.200}). {_REBUILD}") from error
+        runs = self.chosen.runs if self.chosen else {}
+        return tuple(replace(shape, runs=runs.get(shape.sample, shape.runs)) for shape in profile)
 
     def together(self, candidate: Path) -> Batching:
         """How requests to a candidate are answered together, and why, by what model.yaml asks for and what is proven.
@@ -65,6 +71,8 @@ class Trial:
             return Batching(max_size=1, max_delay_ms=0.0, because=off, row_ms={}, in_any_company=False)
         report = self._report("server.together", [candidate], "--memory", str(self.spec.serving.memory))
         size, because = int(report["max_size"]), str(report["because"])
+        if self.chosen and report["possible"]:
+            size = self.chosen.batch_size
         if wish.max_size:
             if not report["possible"]:
                 raise ExportError(

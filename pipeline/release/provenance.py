@@ -69,6 +69,8 @@ def predicate(
                 "training": asdict(spec.training),
                 "precision": image.archive.precision,
                 "memoryFormat": image.archive.memory_format,
+                "batchSize": image.archive.batching.max_size,
+                "warmUp": [{"sample": shape.sample, "runs": shape.runs} for shape in image.archive.profile],
                 "method": image.archive.evidence.method,
             },
             "resolvedDependencies": list(_materials(image, components, making)),

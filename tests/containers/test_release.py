@@ -237,8 +237,11 @@ def test_an_archive_is_kept_in_another_store_too(
 def test_a_release_is_made_again_from_its_materials(
     evidence: Evidence, engine: DockerEngine, tiny_spec: ModelSpec, tmp_path: Path
 ) -> None:
-    line = Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path)
-    compared = reproduce(evidence, tiny_spec, line)
+    compared = reproduce(
+        evidence,
+        tiny_spec,
+        lambda chosen: Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path, chosen=chosen),
+    )
     assert [each.what for each in compared if each.is_tool] == ["pytorch-cuda", "torchscript-runtime"]
     assert [each.what for each in compared if not each.is_tool] == [
         *("training data", "held-out data", "weights", "samples", "archive", "model layer", "image")
@@ -250,7 +253,7 @@ def test_a_release_is_made_again_from_its_materials(
 def test_other_sources_are_not_made_into_the_release(evidence: Evidence, tiny_line: Line, tiny_spec: ModelSpec) -> None:
     changed = replace(tiny_spec, sources=tuple(replace(file, sha256="0" * 64) for file in tiny_spec.sources))
     with pytest.raises(VerifyError, match=f"model.py, model.yaml differ(.|\n)*commit {SOURCE.revision}"):
-        reproduce(evidence, changed, tiny_line)
+        reproduce(evidence, changed, lambda _: tiny_line)
 
 
 def test_a_release_again_changes_nothing_but_its_times(tiny_line: Line, desk: Desk, released: Release) -> None:

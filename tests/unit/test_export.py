@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import BatchingChoice, Deviation, ModelSpec
+from pipeline.artifacts import BatchingChoice, Chosen, Deviation, ModelSpec
 from pipeline.engine import Image, Job
 from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
@@ -187,6 +187,36 @@ def test_requests_are_answered_together_by_evidence(
     assert (found.max_size, found.max_delay_ms, found.because) == wanted
     told = {"max_size": found.max_size, "max_delay_ms": found.max_delay_ms} if found.max_size > 1 else None
     assert json.loads(archive.contract.path.read_text()).get("batching") == told
+
+
+@pytest.mark.parametrize("apart", ["", "y differs"])
+def test_what_was_chosen_is_not_measured_again(
+    engine: FakeEngine, trainer: Image, runtime: Image, tmp_path: Path, apart: str
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    trained = replace(trained, spec=replace(trained.spec, precision="auto", memory_format="auto"))
+    engine.on_run = _Containers(p50={"fp32-contiguous": 1.0, "bf16-channels_last": 2.0}, apart=apart)
+    chosen = Chosen(precision="bf16", memory_format="channels_last", batch_size=1, runs={0: 7})
+    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, chosen=chosen)
+    ordered = json.loads(engine.jobs[1].env["TORCHYARD_ORDER"])
+    assert (ordered["precision"], ordered["memory_format"]) == ("bf16", "channels_last")
+    contract = json.loads((out / "contract.json").read_text())
+    assert contract["precision"] == "bf16"
+    assert contract["warm_up"] == [{"sample": 0, "runs": 7}]
+    assert contract.get("batching") == (None if apart else {"max_size": 1, "max_delay_ms": 0.0})
+
+
+def test_what_was_chosen_does_not_go_past_what_is_asked_for(
+    engine: FakeEngine, trainer: Image, runtime: Image, tmp_path: Path
+) -> None:
+    trained, out = trained_model(tmp_path), tmp_path / "out"
+    asked = replace(trained.spec, precision="fp32", memory_format="contiguous", batching=BatchingChoice(max_size=3))
+    engine.on_run = _Containers()
+    chosen = Chosen(precision="bf16", memory_format="channels_last", batch_size=9, runs={})
+    trained = replace(trained, spec=asked)
+    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, chosen=chosen)
+    contract = json.loads((out / "contract.json").read_text())
+    assert (contract["precision"], contract["batching"]["max_size"]) == ("fp32", 3)
 
 
 def test_batches_of_a_model_that_mixes_its_rows_are_refused(

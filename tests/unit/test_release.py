@@ -214,7 +214,10 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     image = _image(values.archive(tmp_path))
     components, _ = _listed(tmp_path / "image", FILES)
     made = provenance.predicate(image, components, (), _making())
-    assert made["buildDefinition"]["internalParameters"]["clean"] is False
+    inside = made["buildDefinition"]["internalParameters"]
+    assert inside["clean"] is False
+    assert (inside["precision"], inside["memoryFormat"], inside["batchSize"]) == ("fp32", "contiguous", 8)
+    assert inside["warmUp"] == [{"sample": 0, "runs": 3}]
     materials = made["buildDefinition"]["resolvedDependencies"]
     assert all(len(each["digest"]) == 1 and all(each["digest"].values()) for each in materials)
     compiler = {"uri": "pkg:deb/debian/g++@4:14.2.0-1?distro=debian-13", "digest": {"sha256": "c" * 64}}

@@ -5,11 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import MemoryFormatChoice, PrecisionChoice
+from pipeline.artifacts import Chosen
+from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
-from pipeline.reproduce import as_chosen
+from pipeline.line import Line
+from pipeline.reproduce import reproduce
 from tests.unit.evidence_values import attestation, evidence
 from tests.unit.values import model_spec
+
+_TOLD = {
+    "precision": "bf16",
+    "memoryFormat": "channels_last",
+    "batchSize": 4,
+    "warmUp": [{"sample": 0, "runs": 2}, {"sample": 3, "runs": 5}],
+}
+
+
+class _AskedFor(Exception):
+    pass
+
+
+def _line(chosen: Chosen) -> Line:
+    raise _AskedFor(chosen)
 
 
 def _chose(**told: object) -> Evidence:
@@ -18,23 +35,19 @@ def _chose(**told: object) -> Evidence:
     return replace(found, attestations=tuple(made if each.kind == PROVENANCE else each for each in found.attestations))
 
 
+def test_what_was_chosen_by_measurement_is_taken_from_provenance(tmp_path: Path) -> None:
+    spec = replace(model_spec(tmp_path), sources=())
+    with pytest.raises(_AskedFor) as asked:
+        reproduce(_chose(**_TOLD), spec, _line)
+    (chosen,) = asked.value.args
+    assert chosen == Chosen(precision="bf16", memory_format="channels_last", batch_size=4, runs={0: 2, 3: 5})
+
+
 @pytest.mark.parametrize(
-    ("asked", "told", "made"),
-    [
-        (("auto", "auto"), ("bf16", "channels_last"), ("bf16", "channels_last")),
-        (("auto", "auto"), ("fp32", "contiguous"), ("fp32", "contiguous")),
-        (("fp32", "auto"), ("bf16", "channels_last"), ("fp32", "channels_last")),
-        (("auto", "contiguous"), ("bf16", "channels_last"), ("bf16", "contiguous")),
-        (("auto", "auto"), ("int4", 7), ("auto", "auto")),
-    ],
+    "other",
+    [{"precision": "int4"}, {"memoryFormat": 7}, {"batchSize": "many"}, {"warmUp": [{"sample": 0}]}, {"warmUp": None}],
 )
-def test_what_was_chosen_by_measurement_is_not_measured_again(
-    tmp_path: Path,
-    asked: tuple[PrecisionChoice, MemoryFormatChoice],
-    told: tuple[str, object],
-    made: tuple[str, str],
-) -> None:
-    spec = replace(model_spec(tmp_path), precision=asked[0], memory_format=asked[1])
-    again = as_chosen(_chose(precision=told[0], memoryFormat=told[1]), spec)
-    assert (again.precision, again.memory_format) == made
-    assert replace(again, precision=asked[0], memory_format=asked[1]) == spec
+def test_a_release_that_does_not_tell_what_it_chose_is_refused(tmp_path: Path, other: dict[str, object]) -> None:
+    spec = replace(model_spec(tmp_path), sources=())
+    with pytest.raises(VerifyError, match="provenance does not tell what was chosen by measurement"):
+        reproduce(_chose(**(_TOLD | other)), spec, _line)
