@@ -266,6 +266,28 @@ def test_clients_that_crawl_are_given_up(start: Start, archives: Path) -> None:
         assert 9 < time.monotonic() - started < 20
 
 
+def test_who_reads_nothing_is_given_up_and_who_reads_slowly_is_not(start: Start, archives: Path) -> None:
+    rows = 2_000_000
+    size = 3 * 4 * rows
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": size}}
+    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    fields = {"Inference-Header-Content-Length": str(len(head))}
+    with start(archives / "slow") as running:
+        running.wait_until_ready()
+        still, slow = (http.client.HTTPConnection(running.address, timeout=30) for _ in range(2))
+        answers = []
+        for client in (still, slow):
+            client.request("POST", f"/{INFER}", head + bytes(size), fields)
+            answers.append(client.getresponse())
+        taken, until = 0, time.monotonic() + 75
+        while time.monotonic() < until:
+            taken += len(answers[1].read(2**16))
+            time.sleep(0.5)
+        assert taken + len(answers[1].read()) > size
+        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
+            answers[0].read()
+
+
 def test_a_run_that_hangs_is_not_live_and_a_second_signal_ends_it(start: Start, archives: Path) -> None:
     with start(archives / "slow", TORCHYARD_STUCK_SECONDS="1") as running:
         running.wait_until_ready()

@@ -26,7 +26,7 @@ void require(int code) {
   }
 }
 
-// nghttp2 is C: an exception of Python must not cross it, and is raised when it has returned.
+// nghttp2 is C: an exception must not cross it, and is raised as one of Python when it has returned.
 template <typename Work>
 int guarded(const Work& work) {
   try {
@@ -34,8 +34,10 @@ int guarded(const Work& work) {
     return 0;
   } catch (py::error_already_set& error) {
     error.restore();
-    return NGHTTP2_ERR_CALLBACK_FAILURE;
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
   }
+  return NGHTTP2_ERR_CALLBACK_FAILURE;
 }
 
 std::string_view bytes_of(const Outgoing& waiting) {
@@ -112,27 +114,36 @@ void Session::send(int32_t id, const py::sequence& parts, bool compressed, std::
   }
   std::vector<Lent> lent;
   size_t size = 0;
+  size_t copied = sizeof call->prefix;
   for (const auto part : parts) {
-    lent.emplace_back(part);
-    size += lent.back().bytes().size();
+    const size_t bytes = lent.emplace_back(part).bytes().size();
+    size += bytes;
+    copied += bytes <= kCopied ? bytes : 0;
   }
   std::string own;
-  own.reserve(std::min(size, kCopied) + sizeof call->prefix);
+  own.reserve(copied);
   own.push_back(compressed ? 1 : 0);
   for (int shift = 24; shift >= 0; shift -= 8) {
     own.push_back(static_cast<char>(size >> shift & 0xff));
   }
-  unsent_ += own.size() + size;
+  std::vector<Outgoing> waiting;
   for (auto& part : lent) {
     if (part.bytes().size() <= kCopied) {
       own.append(part.bytes());
       continue;
     }
-    call->outgoing.emplace_back(std::exchange(own, {}));
-    call->outgoing.emplace_back(std::move(part));
+    if (!own.empty()) {
+      waiting.emplace_back(std::exchange(own, {}));
+    }
+    waiting.emplace_back(std::move(part));
   }
   if (!own.empty()) {
-    call->outgoing.emplace_back(std::move(own));
+    waiting.emplace_back(std::move(own));
+  }
+  for (auto& each : waiting) {
+    const size_t bytes = bytes_of(each).size();
+    call->outgoing.push_back(std::move(each));
+    unsent_ += bytes;
   }
   if (call->opened) {
     nghttp2_session_resume_data(session_.get(), id);
@@ -198,10 +209,10 @@ void Session::open(int32_t id, Call& call, std::string_view encoding) {
 }
 
 int Session::on_begin_headers(nghttp2_session*, const nghttp2_frame* frame, void* self) {
-  if (frame->headers.cat == NGHTTP2_HCAT_REQUEST) {
-    of(self)->calls_.try_emplace(frame->hd.stream_id);
+  if (frame->headers.cat != NGHTTP2_HCAT_REQUEST) {
+    return 0;
   }
-  return 0;
+  return guarded([&] { of(self)->calls_.try_emplace(frame->hd.stream_id); });
 }
 
 int Session::on_header(
@@ -217,18 +228,19 @@ int Session::on_header(
   }
   const std::string_view name(reinterpret_cast<const char*>(raw_name), name_size);
   const std::string_view value(reinterpret_cast<const char*>(raw_value), value_size);
-  if (name == ":path") {
-    call->path = value;
-  } else if (name == ":method") {
-    call->method = value;
-  } else if (name == "content-type") {
-    call->content_type = value;
-  } else if (name == "grpc-timeout") {
-    call->timeout = value;
-  } else if (name == "grpc-encoding") {
-    call->encoding = value;
-  }
-  return 0;
+  return guarded([&] {
+    if (name == ":path") {
+      call->path = value;
+    } else if (name == ":method") {
+      call->method = value;
+    } else if (name == "content-type") {
+      call->content_type = value;
+    } else if (name == "grpc-timeout") {
+      call->timeout = value;
+    } else if (name == "grpc-encoding") {
+      call->encoding = value;
+    }
+  });
 }
 
 int Session::on_frame(nghttp2_session*, const nghttp2_frame* frame, void* self) {

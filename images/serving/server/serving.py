@@ -13,6 +13,7 @@ import uvicorn
 from server import cgroup, descriptors, log, memory
 from server.errors import RunStuck
 from server.grpc import messages, rpc
+from server.grpc.held import Held
 from server.grpc.rpc_connection import Limits, Served
 from server.grpc.service import Services
 from server.health import PORT
@@ -89,9 +90,16 @@ class Server(uvicorn.Server):
 def _grpc(contract: Contract, scheduler: Scheduler, app: App, settings: Settings, requests: log.Requests) -> rpc.Server:
     import _http2  # noqa: PLC0415 (it is in the image only)
 
-    services = Services(contract, scheduler, messages.load(), server=app, deadline=settings.deadline)
-    limits = Limits(message=settings.max_body, held=settings.queue_size, connections=settings.connections)
-    served = Served(http2=_http2, limits=limits, unary=services.unary, streaming=services.streaming, requests=requests)
+    held = Held(settings.queue_size)
+    services = Services(contract, scheduler, messages.load(), held=held, server=app, deadline=settings.deadline)
+    served = Served(
+        http2=_http2,
+        limits=Limits(message=settings.max_body, connections=settings.connections),
+        held=held,
+        unary=services.unary,
+        streaming=services.streaming,
+        requests=requests,
+    )
     return rpc.Server(served)
 
 

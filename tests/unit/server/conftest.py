@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from server import log
+from server.grpc.held import Held
 from server.grpc.messages import Messages
 from server.grpc.rpc_connection import Limits, Served
 from server.grpc.service import Services
@@ -37,13 +38,14 @@ def make(tmp_path: Path, protocols: Messages) -> Make:
         inference = Here(ServedModel(contract=described, engine=engine, model=model))
         served = Served(
             http2=fake_http2,
-            limits=Limits(message=MESSAGE, held=held, connections=2),
+            limits=Limits(message=MESSAGE, connections=2),
+            held=Held(held),
             unary={},
             streaming={},
             requests=log.Requests(slow),
         )
         stage = Stage(inference, protocols, served)
-        services = Services(described, inference, protocols, server=stage, deadline=deadline)
+        services = Services(described, inference, protocols, held=served.held, server=stage, deadline=deadline)
         served.unary, served.streaming = services.unary, services.streaming
         return stage
 

@@ -16,6 +16,7 @@ def hold(module: Http2) -> None:
         _many_calls_at_once,
         _messages_are_told_apart,
         _large_messages_pass_the_windows,
+        _what_is_lent_is_let_go_of,
         _what_is_too_large_is_told_when_it_is_announced,
         _unfinished_messages_are_bounded_together,
         _a_cut_message_is_told,
@@ -128,6 +129,27 @@ def _large_messages_pass_the_windows(module: Http2) -> None:
         _pump(session, reader)
         assert reader.answers[1].messages == [content]
         session, reader = _session(module)
+
+
+def _what_is_lent_is_let_go_of(module: Http2) -> None:
+    """When it has gone out, when its call is reset, and when there is no such call any more: a bytearray that is
+    lent cannot change its size."""
+    session, reader = _session(module)
+    update = (2**20).to_bytes(4, "big")
+    for number, rest in (
+        (1, client.frame(client.WINDOW_UPDATE, 0, 0, update) + client.frame(client.WINDOW_UPDATE, 0, 1, update)),
+        (3, client.frame(client.RST_STREAM, 0, 3, (8).to_bytes(4, "big"))),
+    ):
+        list(session.receive(client.call(number, _PATH, b"")))
+        content = bytearray(2**17)
+        session.answer(number, [memoryview(content)])
+        _pump(session, reader)
+        list(session.receive(rest))
+        _pump(session, reader)
+        content.append(0)
+        session.answer(number, [memoryview(content)])
+        content.append(0)
+        assert session.unsent == 0
 
 
 def _what_is_too_large_is_told_when_it_is_announced(module: Http2) -> None:

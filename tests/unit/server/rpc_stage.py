@@ -51,12 +51,13 @@ class Here:
 
 
 class Transport(asyncio.Transport):
-    """Hands what is written to a reader."""
+    """Hands what is written to a reader, and says that `unsent` bytes of it wait."""
 
     def __init__(self, reader: grpc_frames.Reader) -> None:
         super().__init__()
         self.reader = reader
         self.closed = False
+        self.unsent = 0
 
     def write(self, data: Any) -> None:
         self.reader.take(bytes(data))
@@ -70,7 +71,7 @@ class Transport(asyncio.Transport):
         return self.closed
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
 
 
 @dataclass

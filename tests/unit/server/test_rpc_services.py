@@ -264,11 +264,14 @@ def test_answers_that_wait_to_be_typed_count(make: Make, monkeypatch: pytest.Mon
         connection, _ = stage.connect()
         connection.data_received(grpc_frames.call(1, INFER, b""))
         await asyncio.sleep(0)
-        held.append(stage.served.held)
+        held.append(stage.served.held.now)
         connection.data_received(grpc_frames.call(3, INFER, b""))
         await asyncio.sleep(0)
         gate.set()
-        await asyncio.sleep(0.1)
+        for _ in range(1000):
+            if all(answer.ended for answer in stage.reader.answers.values()) and len(stage.reader.answers) == 2:
+                break
+            await asyncio.sleep(0.01)
         connection.connection_lost(None)
 
     message = stage.messages.get("inference.ModelInferRequest").FromString(content)

@@ -7,12 +7,13 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from server import log
 from server.grpc.status import Code, Failed, failed
 from server.model.engine import Bytes
+from server.pace import Pace
 from server.protocol.compression import ENCODINGS
 from server.refusal import Refusal
 
@@ -30,16 +31,14 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 @dataclass(slots=True, eq=False)
 class Call:
     """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
-    messages. When it was `opened`, and its `deadline`, are in seconds of time.monotonic(); `id` is its client's name
-    for it, which whoever reads its message tells. `admit(call, size)` is
-    asked before an answer of `size` bytes is kept for long, and raises Failed where there is no room."""
+    messages, which come at the pace of `sending`. When it was `opened`, and its `deadline`, are in seconds of
+    time.monotonic(); `id` is its client's name for it, which whoever reads its message tells."""
 
     number: int
     path: bytes
     unary: Unary | None
     encoding: bytes
     opened: float
-    admit: Callable[["Call", int], None]
     deadline: float | None = None
     id: str | None = None
     message: bytes | None = None
@@ -48,6 +47,10 @@ class Call:
     ended: bool = False
     task: "asyncio.Task[None] | None" = None
     timer: asyncio.TimerHandle | None = None
+    sending: Pace = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sending = Pace(self.opened)
 
 
 def check_headers(method: bytes, content_type: bytes, encoding: bytes) -> None:

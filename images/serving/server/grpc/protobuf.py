@@ -181,8 +181,7 @@ class Renderer:
             datatype = answer.tensor.datatype
             output = response.outputs.add(name=name, datatype=datatype.name, shape=answer.shape)
             if raw:
-                # A view would keep the whole batch's memory until the client has read it.
-                contents.append(bytes(answer.content) if answer.part else answer.content)
+                contents.append(_lendable(answer.content))
             elif datatype.kind == "string":
                 texts = strings.decode(answer.content)
                 output.contents.bytes_contents.extend(text.encode() for text in texts)
@@ -191,3 +190,9 @@ class Renderer:
                 for at in range(0, len(answer.content), step):
                     values.extend(decode(datatype, answer.content[at : at + step]))
         return packed(response.SerializeToString(), contents)
+
+
+def _lendable(content: Bytes) -> Bytes:
+    """Bytes that may wait for a client: a view of one row would keep the whole batch until the client has read it."""
+    is_part = isinstance(content, memoryview) and memoryview(content.obj).nbytes > content.nbytes
+    return bytes(content) if is_part else content

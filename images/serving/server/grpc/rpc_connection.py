@@ -12,9 +12,10 @@ from typing import cast
 from server import log
 from server.grpc import calls, http2
 from server.grpc.calls import Call, Streaming, Unary
+from server.grpc.held import SMALL, Held
 from server.grpc.http2 import Event, Http2
 from server.grpc.status import Code, Failed, details
-from server.pace import PATIENCE, allowed
+from server.pace import Pace, reset, waiting
 from server.protocol.compression import ENCODINGS, SMALLEST, Encoding, deflated, inflated
 
 # A call's headers are a path, a deadline and little else; 16 KiB is what other servers take.
@@ -25,39 +26,30 @@ _ENCODINGS = ",".join(("identity", *ENCODINGS))
 _WAITING = 16
 # Questions about the server, and not tensors.
 _STREAMED = 2**16
-# So much of a call is bounded by the number of calls, of each of which as much is kept anyway: questions about the
-# server get their answers, however many bytes others hold.
-_SMALL = 2**10
-# What a protobuf message may have. https://protobuf.dev/programming-guides/encoding/#size-limit
-_LARGEST = 2**31 - 1
-# A client has this long to send a request, or what its bytes may take where that is more: calls share a connection.
-_SENDING_SECONDS = 60.0
 # A client has this long to make the next call.
 _IDLE_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bytes of one message, of all messages of calls that are not answered and answers that are not taken, and
-    connections at once."""
+    """Bytes of one message, and connections at once."""
 
     message: int
-    held: int
     connections: int
 
 
 @dataclass(slots=True, kw_only=True)
 class Served:
-    """What all connections share: methods by path, limits, who is told of calls, the bytes of messages that are held,
-    and whether clients are to make their next calls elsewhere."""
+    """What all connections share: methods by path, limits, what is held, who is told of calls, and whether clients are
+    to make their next calls elsewhere."""
 
     http2: Http2
     limits: Limits
+    held: Held
     unary: Mapping[bytes, Unary]
     streaming: Mapping[bytes, Streaming]
     requests: log.Requests = field(default_factory=log.Requests)
     connections: "set[Connection]" = field(default_factory=set)
-    held: int = 0
     draining: bool = False
 
 
@@ -77,8 +69,7 @@ class Connection(asyncio.Protocol):
         self._flush_due = False
         self._held = 0
         self._written = 0
-        # Since when its client owes the reading of answers, and how many bytes he had taken by then.
-        self._unread: tuple[float, int] | None = None
+        self._reading: Pace | None = None
         self._active = time.monotonic()
         self._sent_away = False
 
@@ -128,7 +119,7 @@ class Connection(asyncio.Protocol):
             self.abort()
             return
         self._recount()
-        if self._served.held > self._served.limits.held:
+        if self._served.held.is_full:
             self._end_unfinished()
         self._flush()
 
@@ -162,30 +153,29 @@ class Connection(asyncio.Protocol):
         makes no calls."""
         for call in tuple(self._calls.values()):
             came = call.held + self._session.received(call.number)
-            patience = max(_SENDING_SECONDS, allowed(came))
-            if not call.ended and call.unary is not None and now - call.opened > patience:
+            if not call.ended and call.unary is not None and call.sending.is_too_slow(now, came):
                 told = f"The request was not complete after {now - call.opened:.0f} s, in which {came} bytes came."
                 self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
         self._flush()
-        if self._reads_too_slowly(now) or (not self._calls and now - self._active > _IDLE_SECONDS):
+        if self._transport is None:
+            return
+        if self._reads_too_slowly(self._transport, now):
+            reset(self._transport)
+        elif not self._calls and now - self._active > _IDLE_SECONDS:
             self.go_away(at_once=True)
-            self.abort()
+            self.close()
 
-    def _reads_too_slowly(self, now: float) -> bool:
-        waiting = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        if not waiting + self._session.unsent:
-            self._unread = None
+    def _reads_too_slowly(self, transport: asyncio.Transport, now: float) -> bool:
+        written = waiting(transport)
+        if not written + self._session.unsent:
+            self._reading = None
             return False
-        self._active, taken = now, self._written - waiting
-        since, before = self._unread or (now, taken)
-        if now - since > allowed(taken - before):
-            return True
-        # Who has read fast for long gets no credit for that.
-        self._unread = (now, taken) if now - since > PATIENCE else (since, before)
-        return False
+        self._active, taken = now, self._written - written
+        self._reading = self._reading or Pace(now, taken)
+        return self._reading.is_too_slow(now, taken)
 
     def _count(self, held: int) -> None:
-        self._served.held += held - self._held
+        self._served.held.now += held - self._held
         self._held = held
 
     def _recount(self) -> None:
@@ -193,40 +183,9 @@ class Connection(asyncio.Protocol):
 
     def _end_unfinished(self) -> None:
         for call in tuple(self._calls.values()):
-            if not call.ended and self._session.received(call.number) > _SMALL:
-                self._fail(call, self._full())
+            if not call.ended and self._session.received(call.number) > SMALL:
+                self._fail(call, self._served.held.refusal())
         self._recount()
-
-    def _admit(self, call: Call, size: int) -> None:
-        """Counts an answer until its call is over; what is unsent then counts with the session. Raises Failed where
-        there is no room for it. One is let through where nothing but its call is held: asking again would not make it
-        smaller."""
-        if size > _LARGEST:
-            told = f"The answer has {size} bytes, and a message at most {_LARGEST}: ask for fewer rows or outputs."
-            raise Failed(Code.RESOURCE_EXHAUSTED, told)
-        others = self._served.held - call.held
-        if size > _SMALL and others and others + size > self._served.limits.held:
-            raise self._full()
-        self._keep(call, size)
-
-    def _hold(self, call: Call, size: int) -> None:
-        """Counts a whole message of a call until that is answered. Raises Failed where there is no room for it."""
-        # Its bytes are none of an unfinished one any more.
-        self._recount()
-        self._keep(call, size)
-        if call.held > _SMALL and self._served.held > self._served.limits.held:
-            raise self._full()
-
-    def _keep(self, call: Call, size: int) -> None:
-        call.held += size
-        self._served.held += size
-
-    def _release(self, call: Call, size: int) -> None:
-        self._keep(call, -size)
-
-    def _full(self) -> Failed:
-        told = f"The server holds as many bytes of messages as it may, {self._served.limits.held}. Ask again in 1 s."
-        return Failed(Code.RESOURCE_EXHAUSTED, told)
 
     def abort(self) -> None:
         """Closes the connection now."""
@@ -242,7 +201,7 @@ class Connection(asyncio.Protocol):
         _, number, path, method, content_type, timeout, encoding = event
         now = self._active = time.monotonic()
         unary, streaming = self._served.unary.get(path), self._served.streaming.get(path)
-        call = Call(number=number, path=path, unary=unary, encoding=encoding, opened=now, admit=self._admit)
+        call = Call(number=number, path=path, unary=unary, encoding=encoding, opened=now)
         self._calls[number] = call
         if self._served.draining and not self._sent_away:
             # A connection that was made meanwhile is good for the calls that are on their way.
@@ -267,8 +226,10 @@ class Connection(asyncio.Protocol):
         call = self._calls.get(number)
         if call is None:
             return
+        # Its bytes are none of an unfinished one any more.
+        self._recount()
         try:
-            self._hold(call, len(content))
+            self._served.held.take(call, len(content))
         except Failed as error:
             self._fail(call, error)
             return
@@ -330,7 +291,7 @@ class Connection(asyncio.Protocol):
         try:
             if not call.encoding:
                 answer = await call.unary(message, call)
-                self._admit(call, sum(map(len, answer)))
+                self._served.held.admit(call, sum(map(len, answer)))
                 # The client may have gone while the model ran.
                 if call.number in self._calls:
                     self._session.answer(call.number, answer)
@@ -339,10 +300,10 @@ class Connection(asyncio.Protocol):
                 encoding: Encoding = "gzip" if call.encoding == b"gzip" else "deflate"
                 most = self._served.limits.message
                 message = await inflated("the message", encoding, message, most=most)
-                self._hold(call, len(message))
+                self._served.held.take(call, len(message))
                 answer = await call.unary(message, call)
                 size = sum(map(len, answer))
-                self._admit(call, size)
+                self._served.held.admit(call, size)
                 if size >= SMALLEST:
                     self._session.send(call.number, [await deflated(encoding, *answer)], True, encoding)
                 else:
@@ -360,12 +321,13 @@ class Connection(asyncio.Protocol):
         self._flush_soon()
 
     async def _stream(self, call: Call, streaming: Streaming, waiting: "asyncio.Queue[bytes | None]") -> None:
+        # What one call answers without end is not bounded by the number of calls.
         unread = 0
         try:
             async for message in streaming(self._taken(call, waiting)):
                 unread = (unread if self._session.unsent else 0) + len(message)
                 if unread > _STREAMED:
-                    raise self._full()
+                    raise self._served.held.refusal()
                 self._session.send(call.number, (message,))
                 self._flush_soon()
         except Exception as error:  # noqa: BLE001 (as above)
@@ -379,7 +341,7 @@ class Connection(asyncio.Protocol):
 
     async def _taken(self, call: Call, waiting: "asyncio.Queue[bytes | None]") -> AsyncIterator[bytes]:
         async for message in calls.taken(waiting):
-            self._release(call, len(message))
+            self._served.held.release(call, len(message))
             yield message
 
     def _expire(self, call: Call) -> None:
@@ -404,7 +366,7 @@ class Connection(asyncio.Protocol):
 
     def _forget(self, call: Call) -> None:
         self._calls.pop(call.number, None)
-        self._release(call, call.held)
+        self._served.held.release(call, call.held)
         self._active = time.monotonic()
         if call.timer is not None:
             call.timer.cancel()

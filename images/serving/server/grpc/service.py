@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from server import log
 from server.grpc import protobuf
 from server.grpc.calls import Call, Streaming, Unary
+from server.grpc.held import Held
 from server.grpc.messages import Messages
 from server.grpc.raw import unpacked
 from server.grpc.status import Code, Failed
@@ -62,6 +63,7 @@ class Services:
         inference: Inference,
         messages: Messages,
         *,
+        held: Held,
         server: Stateful,
         deadline: float | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class Services:
         self._contract = contract
         self._inference = inference
         self._messages = messages
+        self._held = held
         self._server = server
         self._statistics = inference.statistics
         self._deadline = deadline
@@ -158,7 +161,7 @@ class Services:
         if request.raw or size <= _LARGE:
             return self._renderer.render(request, answers)
         # It counts before it waits for the one thread.
-        call.admit(call, size)
+        self._held.admit(call, size)
         return await _beside(self._renderer.render, request, answers)
 
     def _read(self, rest: bytes, raw: Sequence[memoryview], call: Call) -> protobuf.Request:

@@ -19,10 +19,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from server.http.incoming import LEAST, Incoming
 from server.http.outgoing import Outgoing
-from server.pace import PATIENCE, allowed
+from server.pace import Pace, reset, waiting
 
 _MOST_HEADERS = 100
 _LARGEST_HEAD = 2**15
+# Seconds in which a request has to begin to come.
+_PATIENCE = 10.0
 # Requests of one client that wait for his first one's answer: more than one read brings of those that infer.
 _MOST_PIPELINED = 1024
 # Longer than load balancers keep a connection, so that it is they who close it: a request that crosses with our closing
@@ -60,15 +62,15 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        # When the request that is coming in began; None while none is.
-        self._began: float | None = monotonic()
+        self._last = monotonic()
+        # Of the request that is coming in; None while none is.
+        self._sending: Pace | None = Pace(self._last, patience=_PATIENCE)
         self._received = 0
         self._in_head = True
         # Of a body that is coming in, what its parser has not given away as such: framing, and trailers at its end.
         self._beside = 0
-        self._paused: float | None = None
-        self._unsent = 0
-        self._last = self._began
+        # Of an answer that does not go out as fast as it is written; None while none is.
+        self._reading: Pace | None = None
         self._task: asyncio.Task[None] | None = None
         # The length of a body whose head was just read.
         self._expected = 0
@@ -98,13 +100,13 @@ class Connection(HttpToolsProtocol):
         """Called by the loop."""
         if self.transport.is_closing() or self.flow.over:
             return
-        if self._began is None:
-            self._began, self._received, self._in_head = monotonic(), 0, True
+        if self._sending is None:
+            self._begin(0)
         self._received += len(data)
         self._beside += len(data)
         self._expected = 0
         super().data_received(data)
-        if self._beside > _LARGEST_HEAD and self._began is not None and not self._in_head:
+        if self._beside > _LARGEST_HEAD and self._sending is not None and not self._in_head:
             self.refuse(431, f"What comes beside the body: at most {_LARGEST_HEAD} bytes are taken.")
         if self._in_head and self._received > _LARGEST_HEAD and not self.transport.is_closing():
             self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
@@ -113,10 +115,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        if self._began is None:
+        if self._sending is None:
             # It came with the end of the one before.
-            self._began, self._received, self._in_head = monotonic(), 1, True
+            self._begin(1)
         super().on_message_begin()
+
+    def _begin(self, received: int) -> None:
+        self._sending, self._received, self._in_head = Pace(monotonic(), patience=_PATIENCE), received, True
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -161,7 +166,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._began = None
+        self._sending = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -173,9 +178,9 @@ class Connection(HttpToolsProtocol):
             return
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            if self._began is not None:
+            if self._sending is not None:
                 # The rest of it was not read until now.
-                self._began = self._last
+                self._sending = Pace(self._last, self._received, patience=_PATIENCE)
         elif self._last_word:
             self._end_with(self._last_word)
         self.flow.resume_reading()
@@ -189,12 +194,12 @@ class Connection(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         """Called by the loop when the client reads too slowly."""
-        self._paused, self._unsent = monotonic(), self.transport.get_write_buffer_size()
+        self._reading = Pace(monotonic(), self._taken())
         super().pause_writing()
 
     def resume_writing(self) -> None:
         """Called by the loop when the client has caught up."""
-        self._paused = None
+        self._reading = None
         super().resume_writing()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -225,32 +230,33 @@ class Connection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether it waits for a request, of which nothing came yet."""
         waits = self.cycle is None or self.cycle.response_complete
-        return waits and (self._began is None or not self._received) and not self.transport.is_closing()
+        return waits and (self._sending is None or not self._received) and not self.transport.is_closing()
 
     def end_if_late(self, now: float) -> None:
         """Ends the connection where its client takes too long to send a request or to read its answer."""
         if self.transport.is_closing():
             return
-        if self._paused is not None and now - self._paused > allowed(self._taken()):
-            self.transport.abort()
-        elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
+        if self._reading and self._reading.is_too_slow(now, self._taken()):
+            reset(self.transport)
+        elif self.is_idle() and self._sending is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
         elif (
-            self._began is None
+            self._sending is None
             or self.pipeline
             or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body)
         ):
             return
-        elif now - self._began > allowed(0 if self._in_head else self._received):
+        elif self._sending.is_too_slow(now, 0 if self._in_head else self._received):
             answered = not self._in_head and self.cycle.response_complete
             if self._received and not answered:
-                self.refuse(408, f"The request did not come in time: {self._received} bytes in {PATIENCE:g} s.")
+                seconds = now - self._sending.began
+                self.refuse(408, f"The request did not come in time: {self._received} bytes in {seconds:.0f} s.")
             else:
                 self.transport.close()
 
     def _taken(self) -> int:
-        """How many bytes of an answer its client has taken since he was too slow."""
-        return max(0, self._unsent - self.transport.get_write_buffer_size())
+        """How many bytes of an answer its client has taken, less those that it has."""
+        return -waiting(self.transport)
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """As uvicorn, but the task is remembered, and an answer is sent as a whole."""

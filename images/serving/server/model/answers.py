@@ -20,12 +20,11 @@ class ModelFailed(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One named output: its shape as the model gave it, and its bytes, which may be `part` of a larger memory."""
+    """One named output: its shape as the model gave it, and its bytes."""
 
     tensor: Tensor
     shape: tuple[int, ...]
     content: Bytes
-    part: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """For another process, to which views of memory cannot be sent."""
@@ -98,8 +97,7 @@ def _parts(answer: Answer, rows: Sequence[int]) -> list[Answer]:
     parts, at, row = [], 0, 0
     for each in rows:
         size = sum(sizes[row : row + each])
-        rows_of_it = content[at : at + size]
-        parts.append(Answer(tensor=tensor, shape=(each, *shape[1:]), content=rows_of_it, part=len(rows) > 1))
+        parts.append(Answer(tensor=tensor, shape=(each, *shape[1:]), content=content[at : at + size]))
         at, row = at + size, row + each
     return parts
 
