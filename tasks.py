@@ -24,7 +24,7 @@ from invoke.tasks import Task
 from pipeline import images as pinned_images
 from pipeline import policy, records, settings, spec
 from pipeline import registry as local_registry
-from pipeline.artifacts import Limits, Verdict
+from pipeline.artifacts import Decided, Limits, Verdict
 from pipeline.audit import audit as judge_image
 from pipeline.bench import bench as measure
 from pipeline.bench import bench_plan
@@ -416,7 +416,7 @@ def reproduce(
         compared = make_again(
             evidence,
             described,
-            lambda chosen: Line(described, pins=locks, engine=engine, build=Path(build), chosen=chosen),
+            lambda decided: Line(described, pins=locks, engine=engine, build=Path(build), decided=decided),
         )
     for each in compared:
         shown = f"{'same ' if each.agrees else 'OTHER'} {each.what:<19} {each.recorded}"
@@ -445,7 +445,7 @@ def fetch(
 )
 def promote(_: Context, model: str, to: str, digest: str = "", dry_run: bool = False) -> None:
     """Bring an image into a channel, if everything that the channel asks for verifies from the registry alone."""
-    entry = bring(model, to=to, digest=digest, dry_run=dry_run, now=datetime.now(UTC), office=_office())
+    entry = bring(model, to=to, digest=digest, dry_run=dry_run, now=datetime.now(UTC), office=_office(to))
     if entry:
         say(f"{to} has {model} {entry.version} now: {entry.digest} (entry {entry.sequence} of its log)")
     elif not dry_run:
@@ -455,7 +455,7 @@ def promote(_: Context, model: str, to: str, digest: str = "", dry_run: bool = F
 @command(model="its name in the registry", to="the channel, of promotion.toml", digest=_DIGEST)
 def approve(_: Context, model: str, to: str, digest: str = "") -> None:
     """Sign, with your key, that an image may go to a channel."""
-    say(f"approved for {to}: {give_approval(model, to=to, digest=digest, office=_office())}")
+    say(f"approved for {to}: {give_approval(model, to=to, digest=digest, office=_office(to))}")
 
 
 @command(
@@ -468,7 +468,7 @@ def approve(_: Context, model: str, to: str, digest: str = "") -> None:
 def rollback(_: Context, model: str, channel: str, to: str = "", reason: str = "", new_log: bool = False) -> None:
     """Put back what a channel had before."""
     now = datetime.now(UTC)
-    entry = put_back(model, channel=channel, to=to, reason=reason, new_log=new_log, now=now, office=_office())
+    entry = put_back(model, channel=channel, to=to, reason=reason, new_log=new_log, now=now, office=_office(channel))
     say(f"{channel} has {model} {entry.version} again: {entry.digest} (entry {entry.sequence} of its log)")
 
 
@@ -532,7 +532,7 @@ def _line(
         build=BUILD,
         force=force,
         locked=locked,
-        accepted=accepted.strip(),
+        decided=Decided(accepted=accepted.strip()),
     )
 
 
@@ -561,9 +561,12 @@ def _desk(engine: DockerEngine) -> Desk:
     )
 
 
-def _office() -> Office:
-    """What promotions are made with; policy and settings are read before anything is asked of engine or registry."""
+def _office(channel: str | None = None) -> Office:
+    """What promotions are made with; policy and settings are read, and the channel is looked up in them, before
+    anything is asked of engine or registry."""
     asked, rules = settings.load(), policy.load()
+    if channel is not None:
+        rules.channel(channel)
     return Office(
         policy=rules,
         releases=asked.releases,

@@ -260,6 +260,15 @@ class Chosen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What is decided about an export already: `accepted` is a person's reason for letting a frozen branch through, and
+    `chosen` is taken in place of what measurements would choose, so that the same comes out again."""
+
+    accepted: str = ""
+    chosen: Chosen | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.
 

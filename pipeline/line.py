@@ -12,8 +12,8 @@ from typing import TypeVar
 from pipeline import images, records, settings
 from pipeline.artifacts import (
     Archive,
-    Chosen,
     DataOrigin,
+    Decided,
     File,
     Judgement,
     ModelSpec,
@@ -27,7 +27,7 @@ from pipeline.audit import audit
 from pipeline.check import check
 from pipeline.compile import compile_operators, operator_sources
 from pipeline.engine import Engine, Image
-from pipeline.export import export
+from pipeline.export import UNDECIDED, export
 from pipeline.pins import Pins
 from pipeline.progress import say
 from pipeline.release import Desk, release
@@ -46,9 +46,8 @@ class Line:
     """One model on its way. Asking for a step's value runs what that step needs, and nothing twice.
 
     A step is skipped when its record in `build` names the same inputs and the files and image it made are still
-    there unchanged; the steps in `force` run whatever their records say. `accepted` is a person's reason for letting
-    a frozen branch through at export; it holds for as long as that archive's inputs stay the same. `chosen` is what
-    export is not to choose by measurement again.
+    there unchanged; the steps in `force` run whatever their records say. What was `decided` to be accepted at export
+    holds for as long as that archive's inputs stay the same.
     """
 
     def __init__(
@@ -60,8 +59,7 @@ class Line:
         build: Path,
         force: Collection[str] = (),
         locked: bool = False,
-        accepted: str = "",
-        chosen: Chosen | None = None,
+        decided: Decided = UNDECIDED,
     ) -> None:
         self._spec = spec
         self._pins = pins
@@ -69,8 +67,7 @@ class Line:
         self._build = build / spec.name
         self._force = frozenset(force)
         self._locked = locked
-        self._accepted = accepted
-        self._chosen = chosen
+        self._decided = decided
         self.ran: list[str] = []
 
     @cached_property
@@ -117,7 +114,7 @@ class Line:
             self._pins.device,
             code_of("export", "parity"),
             records.contents_of(_HERE / "export"),
-            self._chosen,
+            self._decided.chosen,
         )
         # The runtime is part of what measures and not of what is made, and is built only where it has to measure.
         return self._step(
@@ -130,10 +127,9 @@ class Line:
                 runtime=self._runtime,
                 engine=self._engine,
                 out=out,
-                accepted=self._accepted,
-                chosen=self._chosen,
+                decided=self._decided,
             ),
-            still=lambda archive: self._accepted in {"", archive.evidence.accepted},
+            still=lambda archive: self._decided.accepted in {"", archive.evidence.accepted},
         )
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import Any
 from cattrs.errors import BaseValidationError
 
 from pipeline import records
-from pipeline.artifacts import Chosen, ModelSpec
+from pipeline.artifacts import Chosen, Decided, ModelSpec
 from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.line import Line
@@ -29,7 +29,7 @@ class Compared:
         return self.recorded == self.found
 
 
-def reproduce(evidence: Evidence, spec: ModelSpec, line: Callable[[Chosen], Line]) -> tuple[Compared, ...]:
+def reproduce(evidence: Evidence, spec: ModelSpec, line: Callable[[Decided], Line]) -> tuple[Compared, ...]:
     """Trains, exports and assembles the model on a line of its own; compares what it is made from, and what it made.
 
     The line is given what the release chose by measurement.
@@ -39,7 +39,7 @@ def reproduce(evidence: Evidence, spec: ModelSpec, line: Callable[[Chosen], Line
             or its provenance does not tell what was chosen.
     """
     _require(evidence, spec)
-    image = line(_chosen(evidence)).assemble
+    image = line(Decided(chosen=_chosen(evidence))).assemble
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
     archive, trained = image.archive, image.archive.trained

@@ -13,7 +13,7 @@ from pipeline.artifacts import (
     Archive,
     Batching,
     Candidate,
-    Chosen,
+    Decided,
     Deviation,
     Evidence,
     File,
@@ -29,6 +29,7 @@ from pipeline.progress import say
 from pipeline.workbench import Workbench
 
 SCHEMA = 1
+UNDECIDED = Decided()
 FILES = ("model.pt", "samples.safetensors", "probes.safetensors", "contract.json")
 _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 
@@ -40,23 +41,21 @@ def export(
     runtime: Image,
     engine: Engine,
     out: Path,
-    accepted: str = "",
-    chosen: Chosen | None = None,
+    decided: Decided = UNDECIDED,
 ) -> Archive:
     """Writes model.pt, samples, probes and contract.json into `out`: all of them, or none when it fails.
 
     A model with operators of its own gets their library, ops.so, beside them.
     One process makes the candidates, another one loads them and replays samples and probes, and a third does so in the
     runtime image and measures them. Equal weights give equal bytes for a precision and memory format.
-    `accepted` is a person's reason for letting a frozen branch through. `chosen` is taken in place of what measurements
-    would choose, so that the same comes out again.
 
     Raises:
         ExportError: the weights changed since training; torch cannot script, trace or load the model; it does not
             give what model.yaml declares, or, as an archive, not what it gave when trained; or it loses more of a
             metric than model.yaml allows.
     """
-    spec, half = settled(trained.spec, chosen) if chosen else trained.spec, out / ".half"
+    chosen, half = decided.chosen, out / ".half"
+    spec = settled(trained.spec, chosen) if chosen else trained.spec
     if not trained.weights.is_intact():
         raise ExportError(f"{trained.weights.path}: is gone, or not what training wrote. Run `inv train --force`.")
     bench = Workbench(spec=spec, trainer=trainer, engine=engine, out=half, error=ExportError, ops=trained.ops)
@@ -64,7 +63,7 @@ def export(
     shutil.rmtree(half, ignore_errors=True)
     try:
         bf16 = spec.precision == "fp32" or trial.has_bf16()
-        made = _made(bench, trained, accepted=accepted, bf16=bf16)
+        made = _made(bench, trained, accepted=decided.accepted, bf16=bf16)
         tried = _tried(bench, trial, made)
         precision: PrecisionChoice = spec.precision if bf16 else "fp32"
         candidates = choose(tried, spec=spec, precision=precision, before=trained.metrics)

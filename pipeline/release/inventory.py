@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+from packageurl import PackageURL
+
 # Empty files that the engine adds to a container: https://docs.docker.com/engine/network/#container-networks
 _ENGINES = {".dockerenv", "dev/console", "etc/hostname", "etc/hosts", "etc/resolv.conf"}
 # What the image's build took out of wheels and changed, by images/serving/closure.py.
@@ -135,14 +137,19 @@ def components(
 
 def deb(name: str, version: str) -> str:
     """The package URL of a Debian package: https://github.com/package-url/purl-spec."""
-    return f"pkg:deb/debian/{name}@{version}?distro=debian-13"
+    return PackageURL("deb", "debian", name, version, {"distro": "debian-13"}).to_string()
+
+
+def pypi(name: str, version: str) -> str:
+    """The package URL of a Python package."""
+    return PackageURL("pypi", None, name, version).to_string()
 
 
 def _component(kind: str, name: str, files: tuple[Placed, ...], facts: Mapping[str, _Facts]) -> Component:
     known = facts.get(f"{kind}/{name}", _Facts())
     purls = {
         "deb": deb(name, known.version),
-        "pypi": f"pkg:pypi/{name}@{known.version}",
+        "pypi": pypi(name, known.version),
     }
     return Component(kind=kind, name=name, purl=purls.get(kind, ""), files=files, **known._asdict())
 

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import Archive, File, Judgement, ServingImage
+from pipeline.errors import ReleaseError
 from pipeline.pins import IMAGES
-from pipeline.release.inventory import Component, deb
+from pipeline.release.inventory import Component, deb, pypi
 
 BUILD_TYPE = "https://torchyard.io/build-serving/v1"
 # Who makes it can write what he likes, with a key or without one: https://slsa.dev/spec/v1.0/levels#build-l1
 LOCAL = "https://torchyard.io/builders/local-key"
 LEVEL = "SLSA build level 1: made and signed by the pipeline itself"
+_REQUIREMENT = re.compile(r"^[^\s#]", re.MULTILINE)
 _LOCKED = re.compile(r"^([\w.-]+)==(\S+) \\\n    --hash=sha256:([0-9a-f]{64})$", re.MULTILINE)
 
 
@@ -126,8 +128,15 @@ def _package(component: Component) -> dict[str, Any]:
 
 def _wheels(lock: Path) -> Iterator[dict[str, Any]]:
     """Each locked package, by the wheel that pip took: the locks of images have one each."""
-    for name, version, sha256 in _LOCKED.findall(lock.read_text(encoding="utf-8")):
-        yield {"uri": f"pkg:pypi/{name}@{version}", "digest": {"sha256": sha256}}
+    text = lock.read_text(encoding="utf-8")
+    locked = _LOCKED.findall(text)
+    if len(locked) != len(_REQUIREMENT.findall(text)):
+        raise ReleaseError(
+            f"{lock}: not every package has one version and one hash, so provenance cannot name the file that pip "
+            "took. Make it again with `inv pins`."
+        )
+    for name, version, sha256 in locked:
+        yield {"uri": pypi(name, version), "digest": {"sha256": sha256}}
 
 
 def run(environment: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline import spec
-from pipeline.artifacts import Archive, File, Limits, Tensor, Tolerance, TrainedModel
+from pipeline.artifacts import Archive, Decided, File, Limits, Tensor, Tolerance, TrainedModel
 from pipeline.check import check
 from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
@@ -323,7 +323,9 @@ def test_a_frozen_branch_is_refused_with_its_counter_example_and_follows_the_arc
         export(planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out")
 
     reason = "no sensor gives more than 1"
-    archive = export(planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out", accepted=reason)
+    archive = export(
+        planted, trainer=trainer, runtime=runtime, engine=engine, out=tmp_path / "out", decided=Decided(accepted=reason)
+    )
 
     assert (archive.evidence.method, archive.evidence.accepted) == ("trace", reason)
     assert "frozen-branch" in [finding.rule for finding in archive.evidence.findings]

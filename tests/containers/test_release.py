@@ -19,6 +19,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from google.protobuf import json_format
 from in_toto_attestation.predicates.provenance.v1 import provenance_pb2
 from in_toto_attestation.v1 import statement_pb2
+from packageurl import PackageURL
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
@@ -84,7 +85,7 @@ def test_a_release_verifies_and_says_how_it_was_made(evidence: Evidence, release
     # Debian may have newer versions by now.
     lists = (pins.IMAGES / f"{name}.packages" for name in ("base/serving", "pytorch-cuda/toolchain"))
     recorded = {line.split()[0] for each in lists for line in each.read_text().splitlines()}
-    assert {uri.removeprefix("pkg:deb/debian/").partition("@")[0] for uri in debs} == recorded
+    assert {PackageURL.from_string(uri).name for uri in debs} == recorded
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in debs.values())
     inside = made["internalParameters"]
     assert (inside["params"], inside["training"]["epochs"], inside["clean"]) == ({"hidden": 16}, 20, True)
@@ -240,7 +241,7 @@ def test_a_release_is_made_again_from_its_materials(
     compared = reproduce(
         evidence,
         tiny_spec,
-        lambda chosen: Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path, chosen=chosen),
+        lambda decided: Line(tiny_spec, pins=pins.load(), engine=engine, build=tmp_path, decided=decided),
     )
     assert [each.what for each in compared if each.is_tool] == ["pytorch-cuda", "torchscript-runtime"]
     assert [each.what for each in compared if not each.is_tool] == [

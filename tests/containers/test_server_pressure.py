@@ -267,7 +267,8 @@ def test_clients_that_crawl_are_given_up(start: Start, archives: Path) -> None:
 
 
 def test_who_reads_nothing_is_given_up_and_who_reads_slowly_is_not(start: Start, archives: Path) -> None:
-    rows = 2_000_000
+    # More than all kernels and the proxy on the way buffer.
+    rows = 4_000_000
     size = 3 * 4 * rows
     tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": size}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.artifacts import BatchingChoice, Chosen, Deviation, ModelSpec
+from pipeline.artifacts import BatchingChoice, Chosen, Decided, Deviation, ModelSpec
 from pipeline.engine import Image, Job
 from pipeline.errors import ContainerFailed, ExportError
 from pipeline.export import export
@@ -197,7 +197,7 @@ def test_what_was_chosen_is_not_measured_again(
     trained = replace(trained, spec=replace(trained.spec, precision="auto", memory_format="auto"))
     engine.on_run = _Containers(p50={"fp32-contiguous": 1.0, "bf16-channels_last": 2.0}, apart=apart)
     chosen = Chosen(precision="bf16", memory_format="channels_last", batch_size=1, runs={0: 7})
-    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, chosen=chosen)
+    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, decided=Decided(chosen=chosen))
     ordered = json.loads(engine.jobs[1].env["TORCHYARD_ORDER"])
     assert (ordered["precision"], ordered["memory_format"]) == ("bf16", "channels_last")
     contract = json.loads((out / "contract.json").read_text())
@@ -214,7 +214,7 @@ def test_what_was_chosen_does_not_go_past_what_is_asked_for(
     engine.on_run = _Containers()
     chosen = Chosen(precision="bf16", memory_format="channels_last", batch_size=9, runs={})
     trained = replace(trained, spec=asked)
-    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, chosen=chosen)
+    export(trained, trainer=trainer, runtime=runtime, engine=engine, out=out, decided=Decided(chosen=chosen))
     contract = json.loads((out / "contract.json").read_text())
     assert (contract["precision"], contract["batching"]["max_size"]) == ("fp32", 3)
 

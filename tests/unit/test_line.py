@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import images, line, pins
-from pipeline.artifacts import Archive, DataOrigin, File, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.artifacts import Archive, DataOrigin, Decided, File, ModelSpec, ServingImage, TrainedModel, Verdict
 from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 from pipeline.line import STEPS, Line
@@ -34,8 +34,8 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
     def train(spec: ModelSpec, *, ops: File | None, **_: object) -> TrainedModel:
         return replace(values.trained_model(tmp_path / "made"), spec=spec, ops=ops)
 
-    def export(trained: TrainedModel, *, accepted: str, **_: object) -> Archive:
-        evidence = replace(values.EVIDENCE, accepted=accepted)
+    def export(trained: TrainedModel, *, decided: Decided, **_: object) -> Archive:
+        evidence = replace(values.EVIDENCE, accepted=decided.accepted)
         return replace(values.archive(tmp_path / "made"), trained=trained, evidence=evidence, ops=trained.ops)
 
     def image(tag: str) -> Callable[..., Image | None]:
@@ -67,7 +67,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, engine: FakeEngine) -
 
 def _ran(spec: ModelSpec, engine: Engine, build: Path, force: tuple[str, ...] = (), accepted: str = "") -> list[str]:
     """The steps that a whole run took."""
-    whole = Line(spec, pins=pins.load(), engine=engine, build=build, force=force, accepted=accepted)
+    whole = Line(spec, pins=pins.load(), engine=engine, build=build, force=force, decided=Decided(accepted=accepted))
     assert whole.audit.gate == "audit"
     assert whole.smoke.gate == "smoke"
     return whole.ran

@@ -220,7 +220,7 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     assert inside["warmUp"] == [{"sample": 0, "runs": 3}]
     materials = made["buildDefinition"]["resolvedDependencies"]
     assert all(len(each["digest"]) == 1 and all(each["digest"].values()) for each in materials)
-    compiler = {"uri": "pkg:deb/debian/g++@4:14.2.0-1?distro=debian-13", "digest": {"sha256": "c" * 64}}
+    compiler = {"uri": "pkg:deb/debian/g%2B%2B@4:14.2.0-1?distro=debian-13", "digest": {"sha256": "c" * 64}}
     assert materials.count(compiler) == 1
     locks = [(IMAGES / name / "requirements.lock").read_text() for name in ("serving", "pytorch-cuda")]
     wheels = [each for each in materials if each.get("uri", "").startswith("pkg:pypi/")]
@@ -242,6 +242,19 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     compiled = replace(image, archive=replace(image.archive, ops=library))
     (material,) = [each for each in _materials(compiled, components) if each.get("name") == "operators"]
     assert material["digest"] == {"sha256": library.sha256}
+
+
+def test_a_lock_that_leaves_the_file_open_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(provenance, "IMAGES", tmp_path)
+    one = f"click==8.5.1 \\\n    --hash=sha256:{'a' * 64}\n    # via uvicorn\n"
+    for name in ("serving", "pytorch-cuda"):
+        values.file(tmp_path / name / "requirements.lock", one)
+    image = _image(values.archive(tmp_path / "made"))
+    assert sum("pkg:pypi" in each.get("uri", "") for each in _materials(image, ())) == 2
+    for more in (one.replace("\n    #", f" \\\n    --hash=sha256:{'b' * 64}\n    #"), "click @ https://x/click.whl\n"):
+        values.file(tmp_path / "pytorch-cuda" / "requirements.lock", one + more)
+        with pytest.raises(ReleaseError, match=r"pytorch-cuda/requirements.lock: not every package has one version"):
+            _materials(image, ())
 
 
 def _materials(image: ServingImage, components: tuple[Component, ...]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.artifacts import Chosen
+from pipeline.artifacts import Chosen, Decided
 from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.line import Line
@@ -25,8 +25,8 @@ class _AskedFor(Exception):
     pass
 
 
-def _line(chosen: Chosen) -> Line:
-    raise _AskedFor(chosen)
+def _line(decided: Decided) -> Line:
+    raise _AskedFor(decided.chosen)
 
 
 def _chose(**told: object) -> Evidence:

@@ -50,6 +50,17 @@ def test_an_expected_error_ends_with_its_message_and_code(kind: type[PipelineErr
     assert (ended.code, ended.message) == (kind.exit_code, "error: what, why, and what to do")
 
 
+@pytest.mark.parametrize("channel", ["", "nowhere"])
+@pytest.mark.parametrize(("name", "option"), [("promote", "to"), ("approve", "to"), ("rollback", "channel")])
+def test_a_channel_that_is_not_there_is_refused_before_anything_is_built_or_asked(
+    monkeypatch: pytest.MonkeyPatch, name: str, option: str, channel: str
+) -> None:
+    monkeypatch.setattr(tasks, "connect", lambda: pytest.fail("the engine is asked"))
+    with pytest.raises(Exit) as ended:
+        NAMESPACE[name](Context(), model="tiny", **{option: channel})
+    assert f"promotion.toml has no channel {channel!r}. There is: staging, production." in str(ended.value.message)
+
+
 def test_a_full_disk_is_told_as_one() -> None:
     ended = _ending(OSError(errno.ENOSPC, "No space left on device", "build/x"))
     assert ended.code == SpaceError.exit_code
