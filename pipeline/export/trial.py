@@ -60,7 +60,8 @@ class Trial:
         return tuple(replace(shape, runs=runs.get(shape.sample, shape.runs)) for shape in profile)
 
     def together(self, candidate: Path) -> Batching:
-        """How requests to a candidate are answered together, and why, by what model.yaml asks for and what is proven.
+        """How requests to a candidate are answered together, and why, by what model.yaml asks for, what is proven, and
+        what is chosen already.
 
         Raises:
             ExportError: the job failed, or model.yaml asks for batches of a model that has to answer one by one.
@@ -72,7 +73,7 @@ class Trial:
         report = self._report("server.together", [candidate], "--memory", str(self.spec.serving.memory))
         size, because = int(report["max_size"]), str(report["because"])
         if self.chosen and report["possible"]:
-            size = self.chosen.batch_size
+            size, because = self.chosen.batch_size, "chosen before, and not by what is measured now"
         if wish.max_size:
             if not report["possible"]:
                 raise ExportError(

@@ -266,27 +266,18 @@ def test_clients_that_crawl_are_given_up(start: Start, archives: Path) -> None:
         assert 9 < time.monotonic() - started < 20
 
 
-def test_who_reads_nothing_is_given_up_and_who_reads_slowly_is_not(start: Start, archives: Path) -> None:
-    # More than all kernels and the proxy on the way buffer.
-    rows = 4_000_000
-    size = 3 * 4 * rows
-    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "parameters": {"binary_data_size": size}}
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
-    fields = {"Inference-Header-Content-Length": str(len(head))}
-    with start(archives / "slow") as running:
-        running.wait_until_ready()
-        still, slow = (http.client.HTTPConnection(running.address, timeout=30) for _ in range(2))
-        answers = []
-        for client in (still, slow):
-            client.request("POST", f"/{INFER}", head + bytes(size), fields)
-            answers.append(client.getresponse())
-        taken, until = 0, time.monotonic() + 75
-        while time.monotonic() < until:
-            taken += len(answers[1].read(2**16))
-            time.sleep(0.5)
-        assert taken + len(answers[1].read()) > size
-        with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
-            answers[0].read()
+def test_what_the_kernel_holds_for_a_client_counts_and_is_let_go_of(engine: DockerEngine, runtime: Image) -> None:
+    script = Path(__file__).with_name("pace_trial.py")
+    command = ("/usr/bin/python3.13", "/trial.py")
+    mounts = (Mount(source=script, target="/trial.py"),)
+    lines: list[str] = []
+    engine.run(Job(image=runtime.digest, command=command, limits=SERVING, mounts=mounts), on_line=lines.append)
+    (buffered, waiting, _, less, end, got), (*_, ordinary, more) = map(json.loads, lines)
+    assert buffered + 2**18 < waiting <= 2**25
+    assert less <= 2**25 - 2**22
+    # After an ordinary end the client is still given what the server's kernel had.
+    assert (end, ordinary) == ("reset", "end")
+    assert got + 2**18 < more
 
 
 def test_a_run_that_hangs_is_not_live_and_a_second_signal_ends_it(start: Start, archives: Path) -> None:

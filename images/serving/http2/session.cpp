@@ -96,6 +96,9 @@ py::bytes Session::outgoing() {
   while (collected.size() < kOutgoing) {
     const uint8_t* data = nullptr;
     const auto size = nghttp2_session_mem_send2(session_.get(), &data);
+    if (PyErr_Occurred() != nullptr) {
+      throw py::error_already_set();
+    }
     if (size < 0) {
       throw ProtocolError(nghttp2_strerror(static_cast<int>(size)));
     }

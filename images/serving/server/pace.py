@@ -42,7 +42,8 @@ def waiting(transport: asyncio.WriteTransport) -> int:
     """The bytes that a client has not taken of what was written to it. The kernel's share is as much as megabytes, and
     it asks for more only when a third of them has gone: without it, a slow client would seem to stand still."""
     size = transport.get_write_buffer_size()
-    if connected := transport.get_extra_info("socket"):
+    connected = transport.get_extra_info("socket")
+    if connected and connected.fileno() >= 0:
         size += int.from_bytes(fcntl.ioctl(connected.fileno(), _OUTQ, bytes(4)), sys.byteorder)
     return size
 

@@ -370,6 +370,26 @@ def test_a_request_that_does_not_come_is_given_up(clock: list[float], sent: byte
     _run(work)
 
 
+def test_what_comes_while_an_answer_is_made_is_not_late_for_that(clock: list[float]) -> None:
+    async def work() -> None:
+        app = Reading()
+        front = Front(app)
+        made, transport = front.connect()
+        made.data_received(_GET + b"\r\nGET /v2 HT")
+        for seconds in (100, 9):
+            clock[0] += seconds
+            sweep(front.state.connections)
+            assert not transport.closing
+            app.may.set()
+            await asyncio.sleep(0.01)
+            assert transport.written.count(b"HTTP/1.1") == 1
+        clock[0] += 2
+        sweep(front.state.connections)
+        assert transport.written.count(b"HTTP/1.1 408") == 1
+
+    _run(work)
+
+
 def test_a_body_that_does_not_come_after_its_answer_ends_without_another(clock: list[float]) -> None:
     async def work() -> None:
         front = Front()
@@ -456,21 +476,43 @@ def test_a_client_that_does_not_read_is_cut_off(clock: list[float]) -> None:
     _run(work)
 
 
-def test_a_client_that_reads_slowly_is_given_time(clock: list[float]) -> None:
+def test_a_client_that_does_not_read_the_last_answer_is_cut_off(clock: list[float]) -> None:
     async def work() -> None:
-        front = Front(_waiting)
+        front = Front()
+        made, transport = front.connect()
+        made.data_received(_GET.replace(b"\r\n", b"\r\nConnection: close\r\n", 1) + b"\r\n")
+        await asyncio.sleep(0.01)
+        assert (transport.status, transport.closing) == (200, True)
+        transport.unsent = 100
+        for seconds in (1, 59):
+            clock[0] += seconds
+            sweep(front.state.connections)
+            assert not transport.aborted
+        clock[0] += 2
+        sweep(front.state.connections)
+        assert transport.aborted
+
+    _run(work)
+
+
+def test_a_client_that_reads_slowly_is_given_time(clock: list[float]) -> None:
+    """Longer than an idle connection is kept, too."""
+
+    async def work() -> None:
+        front = Front()
         made, transport = front.connect()
         made.data_received(_GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        assert transport.status == 200
         transport.unsent = 2**26
         made.pause_writing()
-        for _ in range(60):
+        for _ in range(100):
             clock[0] += 1
             transport.unsent -= 2**16
             sweep(front.state.connections)
-        assert not transport.aborted
         clock[0] += 59
         sweep(front.state.connections)
-        assert not transport.aborted
+        assert (transport.closing, made.is_idle()) == (False, False)
         # What it took before gives it no more.
         clock[0] += 2
         sweep(front.state.connections)

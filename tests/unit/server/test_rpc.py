@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 import pytest
 
-from server.grpc import service
+from server.grpc import rpc_connection, service
 from server.grpc.rpc import Server
 from server.grpc.status import Code
 from tests.unit.server import grpc_frames
@@ -223,6 +223,38 @@ def test_what_was_written_and_is_not_taken_counts_too(stage: Stage) -> None:
         assert transport.closed
 
     asyncio.run(unread())
+
+
+def test_what_is_on_its_way_to_a_client_that_reads_does_not_make_it_slow(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_connection, "waiting", lambda _: 150)
+
+    async def busy() -> None:
+        connection, transport = stage.connect()
+        connection.data_received(grpc_frames.call(1, "/grpc.health.v1.Health/Watch", b""))
+        now = time.monotonic()
+        for seconds in range(0, 600, 5):
+            connection.end_slow(now + seconds)
+        assert not transport.closed
+        connection.connection_lost(None)
+
+    asyncio.run(busy())
+
+
+def test_a_session_that_cannot_say_anything_ends_its_connection(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outgoing() -> bytes:
+        raise MemoryError
+
+    async def said() -> None:
+        connection, transport = stage.connect()
+        monkeypatch.setattr(connection._session, "outgoing", outgoing)
+        connection.data_received(grpc_frames.call(1, "/grpc.health.v1.Health/Check", b""))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert transport.closed
+
+    asyncio.run(said())
 
 
 @pytest.mark.parametrize(("watches", "speed"), [(False, 2**14), (True, 2**14), (True, 3 * 2**13)])

@@ -62,7 +62,7 @@ class Server:
             connection.close()
 
     def _sweep(self) -> None:
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
         now = time.monotonic()
         for connection in tuple(self._served.connections):
             connection.end_slow(now)
-        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)

@@ -166,11 +166,11 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def _reads_too_slowly(self, transport: asyncio.Transport, now: float) -> bool:
-        written = waiting(transport)
-        if not written + self._session.unsent:
+        # What is with the kernel only may be on its way to a client that reads.
+        if not transport.get_write_buffer_size() + self._session.unsent:
             self._reading = None
             return False
-        self._active, taken = now, self._written - written
+        self._active, taken = now, self._written - waiting(transport)
         self._reading = self._reading or Pace(now, taken)
         return self._reading.is_too_slow(now, taken)
 
@@ -380,9 +380,14 @@ class Connection(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._flush_due = False
-        while self._transport is not None and self._writable and (data := self._session.outgoing()):
-            self._transport.write(data)
-            self._written += len(data)
+        try:
+            while self._transport is not None and self._writable and (data := self._session.outgoing()):
+                self._transport.write(data)
+                self._written += len(data)
+        except (MemoryError, self._served.http2.ProtocolError) as error:
+            log.crash("grpc-cannot-answer", error)
+            self.abort()
+            return
         # Nothing is left of a connection that is lost.
         if self._transport is not None:
             self._recount()

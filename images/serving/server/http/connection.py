@@ -176,11 +176,11 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
+        if self._sending is not None:
+            # It waited behind this answer until now.
+            self._sending = Pace(self._last, self._received, patience=_PATIENCE)
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
-            if self._sending is not None:
-                # The rest of it was not read until now.
-                self._sending = Pace(self._last, self._received, patience=_PATIENCE)
         elif self._last_word:
             self._end_with(self._last_word)
         self.flow.resume_reading()
@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """Called by the loop when the client has caught up."""
-        self._reading = None
+        self._reading, self._last = None, monotonic()
         super().resume_writing()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -228,31 +228,38 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def is_idle(self) -> bool:
-        """Whether it waits for a request, of which nothing came yet."""
-        waits = self.cycle is None or self.cycle.response_complete
+        """Whether it waits for a request, of which nothing came yet, and its client has read the last answer."""
+        waits = self._reading is None and (self.cycle is None or self.cycle.response_complete)
         return waits and (self._sending is None or not self._received) and not self.transport.is_closing()
 
     def end_if_late(self, now: float) -> None:
         """Ends the connection where its client takes too long to send a request or to read its answer."""
-        if self.transport.is_closing():
-            return
-        if self._reading and self._reading.is_too_slow(now, self._taken()):
+        if self._reads_too_slowly(now):
             reset(self.transport)
+        elif self.transport.is_closing():
+            return
         elif self.is_idle() and self._sending is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
-        elif (
-            self._sending is None
-            or self.pipeline
-            or (self.cycle and not self.cycle.response_complete and not self.cycle.more_body)
-        ):
-            return
-        elif self._sending.is_too_slow(now, 0 if self._in_head else self._received):
+        elif self._sending and self._sends_too_slowly(self._sending, now):
             answered = not self._in_head and self.cycle.response_complete
             if self._received and not answered:
                 seconds = now - self._sending.began
                 self.refuse(408, f"The request did not come in time: {self._received} bytes in {seconds:.0f} s.")
             else:
                 self.transport.close()
+
+    def _sends_too_slowly(self, sending: Pace, now: float) -> bool:
+        """Only what is read can come too slowly, and not what waits behind an answer that is being made."""
+        is_behind = self.cycle and not self.cycle.response_complete and not self.cycle.more_body
+        if self.pipeline or is_behind:
+            return False
+        return sending.is_too_slow(now, 0 if self._in_head else self._received)
+
+    def _reads_too_slowly(self, now: float) -> bool:
+        if not self._reading and self.transport.is_closing() and self.transport.get_write_buffer_size():
+            # The last answer is written, and closing waits until that is read.
+            self._reading = Pace(now, self._taken())
+        return self._reading is not None and self._reading.is_too_slow(now, self._taken())
 
     def _taken(self) -> int:
         """How many bytes of an answer its client has taken, less those that it has."""
