@@ -4,13 +4,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import docker
 import pytest
 import requests
+from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import Mount as DockerMount
 
@@ -216,13 +217,20 @@ def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
 def stores(engine: DockerEngine) -> Iterator[HttpRegistry]:
     """Two registries on loopback, empty at first; they go at the end with all that they keep."""
     client = HttpRegistry(credentials)
+    # Those of a run that was killed.
+    _remove_registries(engine)
     for port in REGISTRIES:
         registry.start(port, pins=pins.load(), engine=engine, registry=client)
     yield client
+    _remove_registries(engine)
+
+
+def _remove_registries(engine: DockerEngine) -> None:
     docker_client = docker.from_env()
     for port in REGISTRIES:
         registry.stop(port, engine=engine)
-        docker_client.volumes.get(f"torchyard-registry-{port}").remove()
+        with suppress(NotFound):
+            docker_client.volumes.get(f"torchyard-registry-{port}").remove()
     docker_client.close()
 
 

@@ -74,7 +74,11 @@ def serving(built: str) -> Iterator[list[str]]:
                 break
         yield lines
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+        try:
+            process.wait(timeout=60)
+        finally:
+            # Where whoever started us ignores SIGINT, so does it.
+            process.kill()
 
 
 def test_serve_prints_a_curl_line_that_works(serving: list[str]) -> None:
