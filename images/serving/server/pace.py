@@ -12,20 +12,19 @@ _OUTQ = 0x5411
 _SLOWEST = 2**14
 # How long nothing may move. A reader behind proxies takes nothing until a third of the megabytes that they buffer has
 # gone; nginx gives as long: https://nginx.org/en/docs/http/ngx_http_core_module.html#send_timeout
-STILL = 60.0
+_STILL = 60.0
 
 
 class Pace:
     """Whether a client moves bytes fast enough: now, and not because it was fast before.
 
-    It may do nothing for `patience` seconds from `began` on, and for as long as what it moves may take, but never for
-    more than a minute. Times are those of time.monotonic(); `moved` are bytes since any moment, the same one each time.
+    It may do nothing for `patience` seconds from when it `began`, and for as long as what it moves may take, but never
+    for more than a minute. Times are those of time.monotonic(); `moved` are bytes since any moment, always the same.
     """
 
-    __slots__ = ("_left", "_moved", "_now", "began")
+    __slots__ = ("_left", "_moved", "_now")
 
-    def __init__(self, began: float, moved: int = 0, *, patience: float = STILL) -> None:
-        self.began = began
+    def __init__(self, began: float, moved: int = 0, *, patience: float = _STILL) -> None:
         self._left = patience
         self._now = began
         self._moved = moved
@@ -33,7 +32,7 @@ class Pace:
     def is_too_slow(self, now: float, moved: int) -> bool:
         """To be asked every few seconds."""
         earned = max(0, moved - self._moved) / _SLOWEST
-        self._left = min(STILL, self._left + earned - (now - self._now))
+        self._left = min(_STILL, self._left + earned - (now - self._now))
         self._now, self._moved = now, moved
         return self._left < 0
 

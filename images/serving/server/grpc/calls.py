@@ -7,7 +7,7 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from server import log
@@ -31,8 +31,8 @@ _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-
 @dataclass(slots=True, eq=False)
 class Call:
     """A call whose answer is not complete; `waiting` is where a stream reads from, and `held` counts the bytes of its
-    messages, which come at the pace of `sending`. When it was `opened`, and its `deadline`, are in seconds of
-    time.monotonic(); `id` is its client's name for it, which whoever reads its message tells."""
+    messages, at whose pace, `sending`, is looked from time to time. When it was `opened`, and its `deadline`, are in
+    seconds of time.monotonic(); `id` is its client's name for it, which whoever reads its message tells."""
 
     number: int
     path: bytes
@@ -47,10 +47,7 @@ class Call:
     ended: bool = False
     task: "asyncio.Task[None] | None" = None
     timer: asyncio.TimerHandle | None = None
-    sending: Pace = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.sending = Pace(self.opened)
+    sending: Pace | None = None
 
 
 def check_headers(method: bytes, content_type: bytes, encoding: bytes) -> None:

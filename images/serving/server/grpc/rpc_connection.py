@@ -153,7 +153,10 @@ class Connection(asyncio.Protocol):
         makes no calls."""
         for call in tuple(self._calls.values()):
             came = call.held + self._session.received(call.number)
-            if not call.ended and call.unary is not None and call.sending.is_too_slow(now, came):
+            if call.ended or call.unary is None:
+                continue
+            call.sending = call.sending or Pace(call.opened)
+            if call.sending.is_too_slow(now, came):
                 told = f"The request was not complete after {now - call.opened:.0f} s, in which {came} bytes came."
                 self._fail(call, Failed(Code.DEADLINE_EXCEEDED, told))
         self._flush()

@@ -63,8 +63,9 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._last = monotonic()
-        # Of the request that is coming in; None while none is.
-        self._sending: Pace | None = Pace(self._last, patience=_PATIENCE)
+        # When the request that is coming in began, None while none is; and its pace, from the first sweep on.
+        self._began: float | None = self._last
+        self._sending: Pace | None = None
         self._received = 0
         self._in_head = True
         # Of a body that is coming in, what its parser has not given away as such: framing, and trailers at its end.
@@ -100,13 +101,13 @@ class Connection(HttpToolsProtocol):
         """Called by the loop."""
         if self.transport.is_closing() or self.flow.over:
             return
-        if self._sending is None:
+        if self._began is None:
             self._begin(0)
         self._received += len(data)
         self._beside += len(data)
         self._expected = 0
         super().data_received(data)
-        if self._beside > _LARGEST_HEAD and self._sending is not None and not self._in_head:
+        if self._beside > _LARGEST_HEAD and self._began is not None and not self._in_head:
             self.refuse(431, f"What comes beside the body: at most {_LARGEST_HEAD} bytes are taken.")
         if self._in_head and self._received > _LARGEST_HEAD and not self.transport.is_closing():
             self.refuse(431, f"The request's head: at most {_LARGEST_HEAD} bytes are taken.")
@@ -115,13 +116,13 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Called by the parser."""
-        if self._sending is None:
+        if self._began is None:
             # It came with the end of the one before.
             self._begin(1)
         super().on_message_begin()
 
     def _begin(self, received: int) -> None:
-        self._sending, self._received, self._in_head = Pace(monotonic(), patience=_PATIENCE), received, True
+        self._began, self._sending, self._received, self._in_head = monotonic(), None, received, True
 
     def on_headers_complete(self) -> None:
         """Called by the parser."""
@@ -166,7 +167,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Called by the parser."""
-        self._sending = None
+        self._began = None
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -176,9 +177,9 @@ class Connection(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        if self._sending is not None:
+        if self._began is not None:
             # It waited behind this answer until now.
-            self._sending = Pace(self._last, self._received, patience=_PATIENCE)
+            self._began, self._sending = self._last, None
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_word:
@@ -230,7 +231,7 @@ class Connection(HttpToolsProtocol):
     def is_idle(self) -> bool:
         """Whether it waits for a request, of which nothing came yet, and its client has read the last answer."""
         waits = self._reading is None and (self.cycle is None or self.cycle.response_complete)
-        return waits and (self._sending is None or not self._received) and not self.transport.is_closing()
+        return waits and (self._began is None or not self._received) and not self.transport.is_closing()
 
     def end_if_late(self, now: float) -> None:
         """Ends the connection where its client takes too long to send a request or to read its answer."""
@@ -238,22 +239,23 @@ class Connection(HttpToolsProtocol):
             reset(self.transport)
         elif self.transport.is_closing():
             return
-        elif self.is_idle() and self._sending is None and now - self._last > _KEEP_ALIVE:
+        elif self.is_idle() and self._began is None and now - self._last > _KEEP_ALIVE:
             self.transport.close()
-        elif self._sending and self._sends_too_slowly(self._sending, now):
+        elif self._began is not None and self._sends_too_slowly(self._began, now):
             answered = not self._in_head and self.cycle.response_complete
             if self._received and not answered:
-                seconds = now - self._sending.began
-                self.refuse(408, f"The request did not come in time: {self._received} bytes in {seconds:.0f} s.")
+                told = f"{self._received} bytes in {now - self._began:.0f} s"
+                self.refuse(408, f"The request did not come in time: {told}.")
             else:
                 self.transport.close()
 
-    def _sends_too_slowly(self, sending: Pace, now: float) -> bool:
+    def _sends_too_slowly(self, began: float, now: float) -> bool:
         """Only what is read can come too slowly, and not what waits behind an answer that is being made."""
         is_behind = self.cycle and not self.cycle.response_complete and not self.cycle.more_body
         if self.pipeline or is_behind:
             return False
-        return sending.is_too_slow(now, 0 if self._in_head else self._received)
+        self._sending = self._sending or Pace(began, patience=_PATIENCE)
+        return self._sending.is_too_slow(now, 0 if self._in_head else self._received)
 
     def _reads_too_slowly(self, now: float) -> bool:
         if not self._reading and self.transport.is_closing() and self.transport.get_write_buffer_size():
