@@ -32,14 +32,14 @@ class Compared:
 def reproduce(evidence: Evidence, spec: ModelSpec, line: Callable[[Decided], Line]) -> tuple[Compared, ...]:
     """Trains, exports and assembles the model on a line of its own; compares what it is made from, and what it made.
 
-    The line is given what the release chose by measurement.
+    The line is given what the release chose by measurement, and what a person accepted for it.
 
     Raises:
         VerifyError: the model's sources here are not those of the release, and the message says which commit has them;
-            or its provenance does not tell what was chosen.
+            or its provenance does not tell what was decided.
     """
     _require(evidence, spec)
-    image = line(Decided(chosen=_chosen(evidence))).assemble
+    image = line(_decided(evidence)).assemble
     if not (contents := evidence.contents):
         raise VerifyError(f"{evidence.repository.at(evidence.digest)}: the image cannot be read, so nothing compares.")
     archive, trained = image.archive, image.archive.trained
@@ -62,19 +62,19 @@ def device(evidence: Evidence) -> str:
     return str(_made(evidence).get("externalParameters", {}).get("device", ""))
 
 
-def _chosen(evidence: Evidence) -> Chosen:
+def _decided(evidence: Evidence) -> Decided:
     made = _made(evidence).get("internalParameters", {})
     try:
-        told = {
+        chosen = {
             "precision": made["precision"],
             "memory_format": made["memoryFormat"],
             "batch_size": made["batchSize"],
             "runs": {each["sample"]: each["runs"] for each in made["warmUp"]},
         }
-        return records.structured(told, Chosen)
+        return Decided(accepted=made["accepted"], chosen=records.structured(chosen, Chosen))
     except (KeyError, TypeError, BaseValidationError) as error:
         raise VerifyError(
-            f"{evidence.repository.at(evidence.digest)}: its provenance does not tell what was chosen by measurement "
+            f"{evidence.repository.at(evidence.digest)}: its provenance does not tell what was accepted and chosen "
             f"({error!r:.200}). Release it again, and then reproduce that."
         ) from error
 

@@ -74,6 +74,7 @@ def predicate(
                 "batchSize": image.archive.batching.max_size,
                 "warmUp": [{"sample": shape.sample, "runs": shape.runs} for shape in image.archive.profile],
                 "method": image.archive.evidence.method,
+                "accepted": image.archive.evidence.accepted,
             },
             "resolvedDependencies": list(_materials(image, components, making)),
         },

@@ -217,6 +217,7 @@ def test_provenance_names_every_material_by_digest(tmp_path: Path) -> None:
     inside = made["buildDefinition"]["internalParameters"]
     assert inside["clean"] is False
     assert (inside["precision"], inside["memoryFormat"], inside["batchSize"]) == ("fp32", "contiguous", 8)
+    assert inside["accepted"] == image.archive.evidence.accepted
     assert inside["warmUp"] == [{"sample": 0, "runs": 3}]
     materials = made["buildDefinition"]["resolvedDependencies"]
     assert all(len(each["digest"]) == 1 and all(each["digest"].values()) for each in materials)

@@ -14,6 +14,7 @@ from tests.unit.evidence_values import attestation, evidence
 from tests.unit.values import model_spec
 
 _TOLD = {
+    "accepted": "all requests are of one size",
     "precision": "bf16",
     "memoryFormat": "channels_last",
     "batchSize": 4,
@@ -26,7 +27,7 @@ class _AskedFor(Exception):
 
 
 def _line(decided: Decided) -> Line:
-    raise _AskedFor(decided.chosen)
+    raise _AskedFor(decided)
 
 
 def _chose(**told: object) -> Evidence:
@@ -35,19 +36,19 @@ def _chose(**told: object) -> Evidence:
     return replace(found, attestations=tuple(made if each.kind == PROVENANCE else each for each in found.attestations))
 
 
-def test_what_was_chosen_by_measurement_is_taken_from_provenance(tmp_path: Path) -> None:
+def test_what_was_accepted_and_chosen_is_taken_from_provenance(tmp_path: Path) -> None:
     spec = replace(model_spec(tmp_path), sources=())
     with pytest.raises(_AskedFor) as asked:
         reproduce(_chose(**_TOLD), spec, _line)
-    (chosen,) = asked.value.args
-    assert chosen == Chosen(precision="bf16", memory_format="channels_last", batch_size=4, runs={0: 2, 3: 5})
+    chosen = Chosen(precision="bf16", memory_format="channels_last", batch_size=4, runs={0: 2, 3: 5})
+    assert asked.value.args == (Decided(accepted="all requests are of one size", chosen=chosen),)
 
 
 @pytest.mark.parametrize(
     "other",
     [{"precision": "int4"}, {"memoryFormat": 7}, {"batchSize": "many"}, {"warmUp": [{"sample": 0}]}, {"warmUp": None}],
 )
-def test_a_release_that_does_not_tell_what_it_chose_is_refused(tmp_path: Path, other: dict[str, object]) -> None:
+def test_a_release_that_does_not_tell_what_was_decided_is_refused(tmp_path: Path, other: dict[str, object]) -> None:
     spec = replace(model_spec(tmp_path), sources=())
-    with pytest.raises(VerifyError, match="provenance does not tell what was chosen by measurement"):
+    with pytest.raises(VerifyError, match="provenance does not tell what was accepted and chosen"):
         reproduce(_chose(**(_TOLD | other)), spec, _line)
