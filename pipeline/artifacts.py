@@ -268,6 +268,9 @@ class Decided:
     chosen: Chosen | None = None
 
 
+UNDECIDED = Decided()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
     """A TorchScript archive with its evidence.

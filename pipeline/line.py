@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pipeline import images, records, settings
 from pipeline.artifacts import (
+    UNDECIDED,
     Archive,
     DataOrigin,
     Decided,
@@ -27,7 +28,7 @@ from pipeline.audit import audit
 from pipeline.check import check
 from pipeline.compile import compile_operators, operator_sources
 from pipeline.engine import Engine, Image
-from pipeline.export import UNDECIDED, export
+from pipeline.export import export
 from pipeline.pins import Pins
 from pipeline.progress import say
 from pipeline.release import Desk, release

@@ -7,7 +7,7 @@ from typing import Any
 from cattrs.errors import BaseValidationError
 
 from pipeline import records
-from pipeline.artifacts import Chosen, Decided, ModelSpec
+from pipeline.artifacts import Decided, ModelSpec
 from pipeline.errors import VerifyError
 from pipeline.evidence import PROVENANCE, Evidence
 from pipeline.line import Line
@@ -71,7 +71,7 @@ def _decided(evidence: Evidence) -> Decided:
             "batch_size": made["batchSize"],
             "runs": {each["sample"]: each["runs"] for each in made["warmUp"]},
         }
-        return Decided(accepted=made["accepted"], chosen=records.structured(chosen, Chosen))
+        return records.structured({"accepted": made["accepted"], "chosen": chosen}, Decided)
     except (KeyError, TypeError, BaseValidationError) as error:
         raise VerifyError(
             f"{evidence.repository.at(evidence.digest)}: its provenance does not tell what was accepted and chosen "

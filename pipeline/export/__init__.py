@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline import records
 from pipeline.artifacts import (
+    UNDECIDED,
     Archive,
     Batching,
     Candidate,
@@ -29,7 +30,6 @@ from pipeline.progress import say
 from pipeline.workbench import Workbench
 
 SCHEMA = 1
-UNDECIDED = Decided()
 FILES = ("model.pt", "samples.safetensors", "probes.safetensors", "contract.json")
 _PROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 

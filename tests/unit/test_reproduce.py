@@ -52,3 +52,11 @@ def test_a_release_that_does_not_tell_what_was_decided_is_refused(tmp_path: Path
     spec = replace(model_spec(tmp_path), sources=())
     with pytest.raises(VerifyError, match="provenance does not tell what was accepted and chosen"):
         reproduce(_chose(**(_TOLD | other)), spec, _line)
+
+
+@pytest.mark.parametrize("name", _TOLD)
+def test_a_release_that_leaves_out_what_was_decided_is_refused(tmp_path: Path, name: str) -> None:
+    spec = replace(model_spec(tmp_path), sources=())
+    told = {each: value for each, value in _TOLD.items() if each != name}
+    with pytest.raises(VerifyError, match="provenance does not tell what was accepted and chosen"):
+        reproduce(_chose(**told), spec, _line)
