@@ -24,18 +24,9 @@ class Held:
         """Whether there are more than there may be."""
         return self.now > self.most
 
-    def keep(self, call: Call, size: int) -> None:
-        """Counts bytes until their call is over."""
-        call.held += size
-        self.now += size
-
-    def release(self, call: Call, size: int) -> None:
-        """Counts bytes no more."""
-        self.keep(call, -size)
-
     def take(self, call: Call, size: int) -> None:
         """Counts a whole message of a call until that is over. Raises Failed where there is no room for it."""
-        self.keep(call, size)
+        self._count(call, size)
         if call.held > SMALL and self.is_full:
             raise self.refusal()
 
@@ -48,9 +39,17 @@ class Held:
         others = self.now - call.held
         if size > SMALL and others and others + size > self.most:
             raise self.refusal()
-        self.keep(call, size)
+        self._count(call, size)
 
     def refusal(self) -> Failed:
         """What whoever finds no room is told."""
         told = f"The server holds as many bytes of messages as it may, {self.most}. Ask again in 1 s."
         return Failed(Code.RESOURCE_EXHAUSTED, told)
+
+    def release(self, call: Call, size: int) -> None:
+        """Counts bytes of a call no more."""
+        self._count(call, -size)
+
+    def _count(self, call: Call, size: int) -> None:
+        call.held += size
+        self.now += size
