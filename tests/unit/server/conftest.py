@@ -10,6 +10,7 @@ from server.grpc.held import Held
 from server.grpc.messages import Messages
 from server.grpc.rpc_connection import Limits, Served
 from server.grpc.service import Services
+from server.http import connection
 from server.model import contract
 from server.model.served import ServedModel
 from tests.unit.server import fake_http2, models, wire
@@ -55,3 +56,11 @@ def make(tmp_path: Path, protocols: Messages) -> Make:
 @pytest.fixture
 def stage(make: Make) -> Stage:
     return make()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that connections see, in its only element."""
+    now = [1000.0]
+    monkeypatch.setattr(connection, "monotonic", lambda: now[0])
+    return now
