@@ -217,21 +217,22 @@ def cosign(engine: DockerEngine) -> Iterator[ToolCosign]:
 def stores(engine: DockerEngine) -> Iterator[HttpRegistry]:
     """Two registries on loopback, empty at first; they go at the end with all that they keep."""
     client = HttpRegistry(credentials)
-    # Those of a run that was killed.
-    _remove_registries(engine)
     for port in REGISTRIES:
+        # One of a run that was killed.
+        remove_registry(port, engine=engine)
         registry.start(port, pins=pins.load(), engine=engine, registry=client)
     yield client
-    _remove_registries(engine)
-
-
-def _remove_registries(engine: DockerEngine) -> None:
-    docker_client = docker.from_env()
     for port in REGISTRIES:
-        registry.stop(port, engine=engine)
-        with suppress(NotFound):
-            docker_client.volumes.get(f"torchyard-registry-{port}").remove()
-    docker_client.close()
+        remove_registry(port, engine=engine)
+
+
+def remove_registry(port: int, *, engine: DockerEngine) -> None:
+    """With all that it keeps; one that is not there is fine."""
+    registry.stop(port, engine=engine)
+    client = docker.from_env()
+    with suppress(NotFound):
+        client.volumes.get(f"torchyard-registry-{port}").remove()
+    client.close()
 
 
 @pytest.fixture(scope="session")

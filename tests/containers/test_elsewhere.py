@@ -22,7 +22,7 @@ from pipeline.oci.http import HttpRegistry
 from pipeline.release import Desk
 from pipeline.settings import HOME
 from pipeline.signing import PASSPHRASE, ToolCosign
-from tests.containers.conftest import REGISTRIES, SOURCE
+from tests.containers.conftest import REGISTRIES, SOURCE, remove_registry
 
 # The engine sends no layer twice to one registry, and test_release looks at what it sends to the first one.
 RELEASES, STAGING, PRODUCTION = (f"127.0.0.1:{REGISTRIES[number]}/elsewhere" for number in (1, 1, 0))
@@ -182,7 +182,7 @@ def test_a_release_is_made_again_from_the_sources_of_a_copy(copy: Copy, released
     assert "OTHER" not in told
 
 
-def test_a_registry_is_started_once_and_stopped(copy: Copy) -> None:
+def test_a_registry_is_started_once_and_stopped(copy: Copy, engine: DockerEngine) -> None:
     port = ("--port", "5973")
     try:
         for _ in range(2):
@@ -190,6 +190,7 @@ def test_a_registry_is_started_once_and_stopped(copy: Copy) -> None:
             assert requests.get("http://127.0.0.1:5973/v2/", timeout=10).status_code == 200
     finally:
         told = copy.inv("registry", *port, "--stop")
+        remove_registry(5973, engine=engine)
     assert "stopped the registry at 127.0.0.1:5973" in told
     with pytest.raises(requests.ConnectionError):
         requests.get("http://127.0.0.1:5973/v2/", timeout=10)

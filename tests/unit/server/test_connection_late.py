@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from server.http.connection import sweep
-from tests.unit.server.rest_stage import GET, POST, Front, Reading, answering, never, run
+from server.http.connection import Connection, sweep
+from tests.unit.server.rest_stage import GET, POST, Front, Reading, Transport, answering, never, run
 
 
 def test_a_request_whose_rest_is_not_read_is_not_late(clock: list[float]) -> None:
@@ -183,13 +183,7 @@ def test_a_client_that_reads_slowly_is_given_time(clock: list[float]) -> None:
     """Longer than an idle connection is kept, too."""
 
     async def work() -> None:
-        front = Front()
-        made, transport = front.connect()
-        made.data_received(GET + b"\r\n")
-        await asyncio.sleep(0.01)
-        assert transport.status == 200
-        transport.unsent = 2**26
-        made.pause_writing()
+        front, made, transport = await answered_but_unread()
         for _ in range(100):
             clock[0] += 1
             transport.unsent -= 2**16
@@ -207,12 +201,7 @@ def test_a_client_that_reads_slowly_is_given_time(clock: list[float]) -> None:
 
 def test_a_connection_is_used_until_its_answer_is_read(clock: list[float]) -> None:
     async def work() -> None:
-        front = Front()
-        made, transport = front.connect()
-        made.data_received(GET + b"\r\n")
-        await asyncio.sleep(0.01)
-        transport.unsent = 2**26
-        made.pause_writing()
+        front, made, transport = await answered_but_unread()
         clock[0] += 50
         transport.unsent = 2**25
         sweep(front.state.connections)
@@ -225,3 +214,15 @@ def test_a_connection_is_used_until_its_answer_is_read(clock: list[float]) -> No
             assert transport.closing is closing
 
     run(work)
+
+
+async def answered_but_unread() -> tuple[Front, Connection, Transport]:
+    """A connection that was answered, of which 64 MiB still wait to be read."""
+    front = Front()
+    made, transport = front.connect()
+    made.data_received(GET + b"\r\n")
+    await asyncio.sleep(0.01)
+    assert transport.status == 200
+    transport.unsent = 2**26
+    made.pause_writing()
+    return front, made, transport
