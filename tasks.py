@@ -138,7 +138,7 @@ def _end(error: PipelineError) -> NoReturn:
 @command()
 def doctor(_: Context) -> None:
     """Show what this machine has and lacks for Torchyard, each with its fix."""
-    checks = examine(connect)
+    checks = examine(connect, pins=load_pins())
     for check in checks:
         say(f"{check.state:<8} {check.name:<12} {check.found}")
         if check.fix:

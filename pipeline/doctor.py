@@ -11,6 +11,7 @@ from typing import Literal
 from pipeline.engine import Engine, Info
 from pipeline.engine.buildkit import Builder, ca_bundle
 from pipeline.errors import EngineError
+from pipeline.pins import Pins
 
 _DISK = 20 * 2**30
 _MEMORY = 4 * 2**30
@@ -26,9 +27,9 @@ class Check:
     fix: str = ""
 
 
-def examine(connect: Callable[[], Engine]) -> tuple[Check, ...]:
+def examine(connect: Callable[[], Engine], *, pins: Pins) -> tuple[Check, ...]:
     """Looks at everything; a missing engine hides only what the engine would tell."""
-    checks = [_python(), _mmdebstrap(), _git_lfs(), _ca_bundle()]
+    checks = [_python(), _mmdebstrap(pins), _git_lfs(), _ca_bundle()]
     try:
         info = connect().info()
     except EngineError as error:
@@ -41,12 +42,16 @@ def _python() -> Check:
     return Check(name="python", state="ok", found=f"{sys.version.split()[0]} at {sys.executable}")
 
 
-def _mmdebstrap() -> Check:
-    found = shutil.which("mmdebstrap")
-    if found:
+def _mmdebstrap(pins: Pins) -> Check:
+    if found := shutil.which("mmdebstrap"):
         return Check(name="mmdebstrap", state="ok", found=found)
+    roots = ", ".join(root.name for root in pins.bootstrapped)
+    if not roots:
+        found = "not on PATH; images/pins.toml has every root from a registry"
+        return Check(name="mmdebstrap", state="note", found=found)
+    found = f"not on PATH, and it makes these roots: {roots}"
     fix = "apt-get install mmdebstrap debian-archive-keyring, or pin base images by digest in images/pins.toml"
-    return Check(name="mmdebstrap", state="missing", found="not on PATH", fix=fix)
+    return Check(name="mmdebstrap", state="missing", found=found, fix=fix)
 
 
 def _git_lfs() -> Check:

@@ -48,6 +48,12 @@ class Pins:
     registry: str
     release_tools: str
 
+    @property
+    def bootstrapped(self) -> tuple[RootPin, ...]:
+        """The roots that are made here; the others come from a registry."""
+        roots = (self.build_root, self.serving_root, self.load_root, self.registry_root, self.tools_root)
+        return tuple(root for root in roots if root.image is None)
+
     def serving_on(self, device: str) -> "Pins":
         """These pins, if they have a runtime image for a device; an empty one is whatever there is.
 

@@ -2,18 +2,21 @@
 
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from pipeline import doctor
+from pipeline import doctor, pins
 from pipeline.doctor import Check
 from pipeline.engine import Engine, Info
 from pipeline.engine.buildkit import Builder
 from pipeline.errors import EngineError
+from pipeline.pins import Pins
 from tests.unit.fake_engine import FakeEngine
 
+PINS = pins.load()
 Usage = namedtuple("Usage", "total used free")
 
 
@@ -42,10 +45,10 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Builder, "discover", lambda address: Builder(command=("docker", "build"), address=address))
 
 
-def _examine(monkeypatch: pytest.MonkeyPatch, info: Info) -> dict[str, Check]:
+def _examine(monkeypatch: pytest.MonkeyPatch, info: Info, pinned: Pins = PINS) -> dict[str, Check]:
     engine = FakeEngine()
     monkeypatch.setattr(engine, "info", lambda: info)
-    return _by_name(doctor.examine(lambda: engine))
+    return _by_name(doctor.examine(lambda: engine, pins=pinned))
 
 
 def test_a_good_machine_lacks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +61,7 @@ def test_no_engine_is_told_beside_the_rest() -> None:
     def connect() -> Engine:
         raise EngineError("No container engine answers")
 
-    checks = _by_name(doctor.examine(connect))
+    checks = _by_name(doctor.examine(connect, pins=PINS))
     assert checks["engine"].state == "missing"
     assert "apt-get install docker.io" in checks["engine"].fix
     assert checks["mmdebstrap"].state == "ok"
@@ -76,6 +79,18 @@ def test_what_is_missing_comes_with_its_fix(monkeypatch: pytest.MonkeyPatch) -> 
     assert missing == {"mmdebstrap", "BuildKit", "disk", "memory"}
     assert all(checks[name].fix for name in missing)
     assert (checks["git-lfs"].state, checks["git-lfs"].fix) == ("note", "apt-get install git-lfs")
+
+
+def test_mmdebstrap_is_needed_for_the_roots_that_come_from_no_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    image = f"docker.io/library/debian@sha256:{'0' * 64}"
+    names = ("build_root", "serving_root", "load_root", "registry_root", "tools_root")
+    fetched = {name: replace(getattr(PINS, name), image=image) for name in names}
+    check = _examine(monkeypatch, _info(), replace(PINS, **fetched))["mmdebstrap"]
+    assert (check.state, check.fix) == ("note", "")
+    del fetched["load_root"]
+    check = _examine(monkeypatch, _info(), replace(PINS, **fetched))["mmdebstrap"]
+    assert (check.state, check.found) == ("missing", "not on PATH, and it makes these roots: load")
 
 
 def test_apparmor_is_told_as_not_applicable_and_never_as_passed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -210,6 +210,16 @@ def test_a_lost_log_is_begun_again_only_where_that_is_asked_for() -> None:
     assert conditions == {False: "${{ !inputs.new-log }}", True: "${{ inputs.new-log }}"}
 
 
+@pytest.mark.parametrize("file", ["CONTRIBUTING.md", "promotion.toml"])
+def test_whoever_sets_up_signers_is_told_of_the_workflows_that_sign(file: str) -> None:
+    """A certificate names the file whose job it is, which is the called one."""
+    told = (tasks.HOME / file).read_text(encoding="utf-8")
+    signing = {workflow for workflow, job in RIGHTS if "steps" in _load(FOLDER / workflow)["jobs"][job]}
+    on_tags = {workflow for workflow, job in RIGHTS if job == "release"}
+    assert set(re.findall(r"/workflows/([\w-]+\.yml)@refs/tags/\*", told)) == on_tags
+    assert set(re.findall(r"(?<![\w-])(?!pins)[\w-]+\.yml", told)) == signing
+
+
 def test_production_waits_for_its_environment() -> None:
     jobs = _load(FOLDER / "model.yml")["jobs"]
     assert {name: (job.get("needs"), job["environment"]) for name, job in jobs.items()} == {
