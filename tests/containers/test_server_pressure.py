@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ import requests
 
 from pipeline.engine import Image, Job, Mount
 from pipeline.engine.docker import DockerEngine
+from server.errors import RunStuck
 from tests.containers.conftest import SERVING, Running, Start
 
 INFER = "v2/models/slow/infer"
@@ -298,6 +300,30 @@ def test_a_run_that_hangs_is_not_live_and_a_second_signal_ends_it(start: Start, 
             assert running.exit_code() == 128 + signal.SIGTERM
         events = [(event["event"], event["level"]) for event in _events(running)]
         assert events[-3:] == [("stuck", "error"), ("draining", "info"), ("ended", "warning")]
+
+
+def test_a_run_of_a_client_that_left_is_waited_for_at_the_end(start: Start, archives: Path) -> None:
+    with start(archives / "patient") as running:
+        running.wait_until_ready()
+        body = json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [4000]}]})
+        with suppress(requests.ReadTimeout):
+            requests.post(running.url("v2/models/patient/infer"), data=body, timeout=0.5)
+        running.container.kill(signal="SIGTERM")
+        assert running.exit_code() == 0, running.log()
+
+
+def test_who_waits_for_a_run_that_does_not_end_is_told_when_the_server_has_to(start: Start, archives: Path) -> None:
+    with start(archives / "slow", TORCHYARD_STOP_SECONDS="3") as running, ThreadPoolExecutor(1) as pool:
+        running.wait_until_ready()
+        asked = pool.submit(_ask, running, ENDLESS)
+        time.sleep(0.5)
+        running.container.kill(signal="SIGTERM")
+        reply = asked.result()
+        assert (reply.status_code, reply.headers["Retry-After"], reply.headers["Connection"]) == (503, "1", "close")
+        assert "stopped before it had answered" in reply.json()["error"]
+        assert running.exit_code() == RunStuck.exit_code
+        last = _events(running)[-1]
+        assert (last["level"], "its requests were given up" in last["error"]) == ("error", True)
 
 
 def test_the_logs_level_changes_at_run_time(start: Start, archives: Path) -> None:

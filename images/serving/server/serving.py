@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from server.model.contract import Contract
 from server.rehearsal import rehearse
 from server.settings import Settings
 
+# For a run that ends when there is no time left to wait for it.
 _LAST_RUN_SECONDS = 0.5
 _WATCH_SECONDS = 1.0
 
@@ -73,7 +75,17 @@ def run(contract: Contract, scheduler: Scheduler, settings: Settings, *, on_read
 
 
 class Server(uvicorn.Server):
-    """Uvicorn without its handling of signals, which raises SIGTERM once more at the end: that is no exit code 0."""
+    """Uvicorn without its handling of signals, which raises SIGTERM once more at the end: that is no exit code 0.
+
+    `ends` is when it has to have ended, an instant of time.monotonic(), or 0 until it is stopped.
+    """
+
+    ends = 0.0
+
+    def stop(self, seconds: float) -> None:
+        """Has it finish what it accepted, for so many seconds at most."""
+        self.ends = time.monotonic() + seconds
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -155,7 +167,7 @@ async def _serve(
         log.event("draining")
 
     def stop() -> None:
-        server.should_exit = True
+        server.stop(settings.drain)
         grpc.stop(settings.drain)
 
     _handle_signals(loop, on_signal)
@@ -167,7 +179,7 @@ async def _serve(
         scheduler.prepared.result()
         if app.state != "draining":
             await asyncio.gather(*opening)
-        _end(scheduler)
+        await _end(scheduler, max(_LAST_RUN_SECONDS, server.ends - time.monotonic()))
 
 
 async def _answer(server: Server, grpc: rpc.Server) -> None:
@@ -177,8 +189,10 @@ async def _answer(server: Server, grpc: rpc.Server) -> None:
     await grpc.stopped()
 
 
-def _end(scheduler: Scheduler) -> None:
-    if not scheduler.stop(_LAST_RUN_SECONDS):
+async def _end(scheduler: Scheduler, seconds: float) -> None:
+    """Waits for runs that nobody waits for any more."""
+    # In a thread, so that a second signal still ends the process.
+    if not await asyncio.to_thread(scheduler.stop, seconds):
         raise RunStuck(
             f"A run of the model did not end after {scheduler.busy_seconds():.0f} s; its requests were given up. "
             "Find out with `inv bench` how long it should take."

@@ -552,6 +552,36 @@ def test_a_client_that_goes_away_while_the_model_runs_gets_nothing(tmp_path: Pat
     asyncio.run(main())
 
 
+def test_a_request_that_the_end_of_the_server_cuts_off_is_told(tmp_path: Path) -> None:
+    app = _app(tmp_path)
+
+    async def waits(*_: object, **__: object) -> Sequence[Answer]:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    app._inference.answer = waits  # type: ignore[method-assign]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": _json()}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
+        task = asyncio.ensure_future(app(scope, receive, send))
+        await asyncio.sleep(0.01)
+        app.state = "draining"
+        task.cancel()
+        await task
+
+    asyncio.run(main())
+    assert (sent[0]["status"], app._bodies.held) == (503, 0)
+    assert {(b"retry-after", b"1"), (b"connection", b"close")} <= set(sent[0]["headers"])
+    assert "The server stopped before it had answered" in json.loads(sent[1]["body"])["error"]
+
+
 def test_bodies_that_are_held_leave_no_room_for_more(app: App) -> None:
     app._bodies.held = 2 * MAX_BODY - 10
     reply = _post(app, _json())

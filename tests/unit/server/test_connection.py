@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -78,8 +79,9 @@ def test_requests_that_came_before_a_wrong_one_are_answered_first(before: int, w
         await asyncio.sleep(0.01)
         assert (transport.written, transport.closing, transport.reading) == (b"", False, False)
         gate.set()
-        await asyncio.sleep(0.05)
-        assert transport.closing
+        async with asyncio.timeout(10):
+            while not transport.closing:
+                await asyncio.sleep(0.001)
         answers = [int(each[:3]) for each in transport.written.split(b"HTTP/1.1 ")[1:]]
         assert answers == [*[200] * before, status]
 
@@ -157,6 +159,21 @@ def test_a_head_that_is_too_large_is_a_431(head: bytes) -> None:
     run(work)
 
 
+def test_each_request_of_several_has_its_own_head_judged() -> None:
+    large = GET + b"X: " + b"a" * 2**15 + b"\r\n\r\n"
+    many = GET + b"".join(b"x%d: 1\r\n" % number for number in range(101)) + b"\r\n"
+
+    async def work() -> None:
+        for wrong in (large, many):
+            _, transport = Front().connect()
+            transport.feed((GET + b"\r\n") * 2 + wrong + GET + b"\r\n")
+            await asyncio.sleep(0.01)
+            answers = [int(each[:3]) for each in transport.written.split(b"HTTP/1.1 ")[1:]]
+            assert (answers, transport.closing) == ([200, 200, 431], True)
+
+    run(work)
+
+
 def test_what_is_not_http_is_a_400_in_json() -> None:
     async def work() -> None:
         made, transport = Front().connect()
@@ -186,6 +203,7 @@ def test_an_idle_connection_makes_room_and_a_busy_one_does_not(clock: list[float
         _, refused = front.connect()
         assert (refused.status, refused.closing) == (503, True)
         assert "All 3 connections are in use" in refused.error
+        assert b"\r\nretry-after: 1\r\n" in refused.written
 
     run(work)
 
@@ -240,6 +258,25 @@ def test_work_for_a_client_that_went_away_is_cancelled() -> None:
         made.connection_lost(None)
         await asyncio.sleep(0.01)
         assert cancelled == [True]
+
+    run(work)
+
+
+def test_a_client_that_leaves_others_behind_the_first_request_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """uvicorn takes the newest for the one that is being answered."""
+
+    async def app(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await answering(None, None, send)
+
+    async def work() -> None:
+        made, transport = Front(app).connect()
+        made.data_received((GET + b"\r\n") * 2)
+        await asyncio.sleep(0.01)
+        made.connection_lost(None)
+        await asyncio.sleep(0.01)
+        assert (transport.written, caplog.messages) == (b"", [])
 
     run(work)
 
@@ -316,6 +353,29 @@ def test_a_large_body_that_is_answered_before_it_came_is_dropped() -> None:
         assert transport.status == 200
         transport.feed(_SENT)
         assert transport.protocol is made
+        transport.feed(GET + b"\r\n")
+        await asyncio.sleep(0.01)
+        assert transport.written.count(b"HTTP/1.1 200") == 2
+
+    run(work)
+
+
+def test_a_large_body_is_dropped_when_much_of_it_came_before_the_answer() -> None:
+    gate = asyncio.Event()
+
+    async def refusing(_: Any, __: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        await gate.wait()
+        await answering(None, None, send)
+
+    async def work() -> None:
+        made, transport = Front(refusing).connect()
+        transport.feed(_LARGE)
+        transport.feed(_SENT)
+        assert (transport.reading, len(transport.unread) > 0) == (False, True)
+        gate.set()
+        await asyncio.sleep(0.01)
+        transport.feed(transport.unread)
+        assert (transport.protocol is made, transport.unread, transport.reading) == (True, b"", True)
         transport.feed(GET + b"\r\n")
         await asyncio.sleep(0.01)
         assert transport.written.count(b"HTTP/1.1 200") == 2

@@ -1,6 +1,7 @@
 """How a request that is larger than a batch is cut, and what its answer is."""
 
 import asyncio
+import tracemalloc
 from collections.abc import Sequence
 
 import pytest
@@ -50,7 +51,27 @@ def test_inputs_are_cut_by_rows_without_a_copy() -> None:
 def test_parts_grow_while_they_are_short() -> None:
     inputs: list[Input] = [("UINT8", (20, 2), bytes(40))]
     seen, _ = _run(inputs, 20, 2)
-    assert [cut[0][1][0] for cut in seen] == [2, 4, 8, 6]
+    assert [cut[0][1][0] for cut in seen] == [2, 4, 8, 4, 2]
+
+
+def test_few_sizes_are_run_however_many_rows_are_asked_for() -> None:
+    """Statistics are kept of each size."""
+    sizes = set()
+    for rows in range(9, 1000):
+        seen, (answer,) = _run([("UINT8", (rows, 2), bytes(2 * rows))], rows, 8)
+        assert answer.shape == (rows, 2)
+        sizes |= {cut[0][1][0] for cut in seen}
+    assert sizes == {*range(1, 9), 16, 32, 64, 128, 256}
+
+
+def test_rows_without_bytes_take_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        seen, _ = _run([("FP32", (2**16, 0), b"")], 2**16, 2**15)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(seen), most < 2**16) == (2, True)
 
 
 @pytest.mark.parametrize("shape", [(3, 2), (2, 4)])

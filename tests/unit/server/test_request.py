@@ -228,3 +228,11 @@ def test_sizes_beside_a_0_are_bounded() -> None:
     assert tensors.check_shape("x", [0, 2**24], free) == (0, 2**24)
     with pytest.raises(Refusal, match=r"x\.shape: the sizes beside 0 are too large"):
         tensors.check_shape("x", [0, 2**24 + 1], free)
+
+
+def test_rows_without_elements_are_bounded() -> None:
+    """No bytes do it, and a model may answer each."""
+    free = Tensor(name="x", datatype=DATATYPES["FP32"], shape=(-1, -1))
+    assert tensors.check_shape("x", [2**16, 0], free) == (2**16, 0)
+    with pytest.raises(Refusal, match=r"x\.shape: at most 65536 rows without elements, got 65537"):
+        tensors.check_shape("x", [2**16 + 1, 0], free)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -110,10 +110,15 @@ class App:
         began, told = time.monotonic(), _Told()
         try:
             reply = await self._reply(scope, receive, began, told)
-        except (Disconnected, asyncio.CancelledError):
+        except Disconnected:
             return
+        except asyncio.CancelledError:
+            # Its client left; or there is no time left to answer, which he is told.
+            if self.state != "draining":
+                return
+            reply = _refused(Refusal(503, "The server stopped before it had answered. Ask again.", retry_after=1))
         except Refusal as refusal:
-            reply = Reply(refusal.status, as_json({"error": str(refusal)}), (_JSON, *_told_with(refusal)))
+            reply = _refused(refusal)
         except Exception as error:  # noqa: BLE001 (a bug at one request must not cost its client the answer)
             log.crash("request-failed", error, id=told.id)
             reply = Reply(500, as_json({"error": "The server failed at this request; its log says why."}))
@@ -220,11 +225,13 @@ class App:
             self._bodies.release(size)
 
 
-def _told_with(refusal: Refusal) -> Iterator[Header]:
+def _refused(refusal: Refusal) -> Reply:
+    headers = [_JSON]
     if refusal.status == 405:
-        yield b"allow", refusal.allow.encode()
+        headers.append((b"allow", refusal.allow.encode()))
     if refusal.retry_after is not None:
-        yield b"retry-after", b"%d" % refusal.retry_after
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
+    return Reply(refusal.status, as_json({"error": str(refusal)}), tuple(headers))
 
 
 def _read(headers: Sequence[Header], told: _Told) -> None:

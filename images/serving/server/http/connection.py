@@ -7,9 +7,8 @@ a model. granian varied more, from 14,000 to 29,000, and its connections cannot 
 import asyncio
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -72,6 +71,8 @@ class Connection(HttpToolsProtocol):
         self._beside = 0
         # Of an answer that does not go out as fast as it is written; None while none is.
         self._reading: Pace | None = None
+        # The request that is being answered, which pipelining may have others behind, and the task that does it.
+        self._answered: Any = None
         self._task: asyncio.Task[None] | None = None
         # The length of a body whose head was just read.
         self._expected = 0
@@ -95,6 +96,8 @@ class Connection(HttpToolsProtocol):
         """Called by the loop. Nobody waits for the answer any more, so that it need not be computed."""
         super().connection_lost(exc)
         if self._task:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
             self._task.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -213,8 +216,10 @@ class Connection(HttpToolsProtocol):
             return
         self.flow.over = True
         body = json.dumps({"error": message}).encode()
-        fields = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
-        last_word = STATUS_LINE[status] + fields + body
+        fields = b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n" % len(body)
+        if status == 503:
+            fields += b"retry-after: 1\r\n"
+        last_word = STATUS_LINE[status] + fields + b"\r\n" + body
         if not self.pipeline and (self.cycle is None or self.cycle.response_complete or self.cycle.more_body):
             self._end_with(last_word)
             return
@@ -269,13 +274,20 @@ class Connection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         """As uvicorn, but the task is remembered, and an answer is sent as a whole."""
-        large = self._received > _LARGEST_HEAD and len(self.url) + sum(map(len, chain(*self.headers))) > _LARGEST_HEAD
-        if large or len(self.headers) > _MOST_HEADERS:
+        if _is_too_large(cycle.scope):
             app = _too_large
         cycle.transport = Outgoing(cycle)
+        self._answered = cycle
         self._task = self.loop.create_task(cycle.run_asgi(app))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)
+
+
+def _is_too_large(scope: Mapping[str, Any]) -> bool:
+    headers: Sequence[tuple[bytes, bytes]] = scope["headers"]
+    # As a list: a generator takes twice as long.
+    size = sum([len(name) + len(value) for name, value in headers])
+    return len(headers) > _MOST_HEADERS or len(scope["raw_path"]) + len(scope["query_string"]) + size > _LARGEST_HEAD
 
 
 async def _too_large(_: Any, __: Any, send: Any) -> None:

@@ -46,9 +46,11 @@ class Incoming(asyncio.BufferedProtocol):
         self._connection.received(count)
         if self._filled < len(self._buffer):
             return
-        if not self._cycle.response_complete:
-            self._chunks.append(self._buffer)
+        self._chunks.append(self._buffer)
         self._buffer = bytearray()
+        if self._cycle.response_complete:
+            # Nobody takes what comes after the answer, or came just before it.
+            self._chunks.clear()
         if not self._left:
             self._connection.go_on()
         else:

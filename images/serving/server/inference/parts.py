@@ -4,6 +4,7 @@ Others that wait get their turn in between, and no run takes memory in proportio
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import accumulate
 from typing import TypeAlias
 
 from server.model import strings
@@ -25,8 +26,11 @@ async def in_parts(inputs: Sequence[Input], rows: int, size: int, run: Runs) -> 
     """
     places = [_places(each, rows) for each in inputs]
     parts: list[Sequence[Answer]] = []
-    at = 0
+    at, least = 0, size
     while at < rows:
+        # What is left is halved, too: of sizes above the first one there are few, and statistics are kept of each.
+        while size > max(least, rows - at):
+            size //= 2
         end = min(rows, at + size)
         cut = [_cut(each, place, at, end) for each, place in zip(inputs, places, strict=True)]
         answers, seconds = await run(cut, end - at)
@@ -37,21 +41,18 @@ async def in_parts(inputs: Sequence[Input], rows: int, size: int, run: Runs) -> 
     return tuple(_joined(same, rows) for same in zip(*parts, strict=True))
 
 
-def _places(given: Input, rows: int) -> Sequence[int]:
-    """Where each row begins among the bytes of an input, and where the last one ends."""
+def _places(given: Input, rows: int) -> Callable[[int], int]:
+    """Tells where a row begins among the bytes of an input, and where the last one ends."""
     datatype, _, content = given
     if datatype == "BYTES":
-        ends = [0]
-        for size in strings.sizes(content):
-            ends.append(ends[-1] + size)
-        return ends
+        return list(accumulate(strings.sizes(content), initial=0)).__getitem__
     width = len(content) // rows
-    return range(0, width * rows + 1, max(width, 1)) if width else [0] * (rows + 1)
+    return lambda row: row * width
 
 
-def _cut(given: Input, places: Sequence[int], at: int, end: int) -> Input:
+def _cut(given: Input, place: Callable[[int], int], at: int, end: int) -> Input:
     datatype, shape, content = given
-    return datatype, (end - at, *shape[1:]), memoryview(content)[places[at] : places[end]]
+    return datatype, (end - at, *shape[1:]), memoryview(content)[place(at) : place(end)]
 
 
 def _joined(parts: Sequence[Answer], rows: int) -> Answer:

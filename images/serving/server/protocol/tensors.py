@@ -12,6 +12,8 @@ from server.refusal import Refusal
 
 # A tensor of no elements has no bytes that would bound its other dimensions.
 _MOST_ELEMENTS = 2**24
+# Nor its rows, each of which a model may answer.
+_MOST_EMPTY_ROWS = 2**16
 # What torch counts with.
 _LARGEST_SIZE = 2**63
 
@@ -45,8 +47,11 @@ def check_shape(field: str, shape: object, tensor: Tensor) -> tuple[int, ...]:
         raise Refusal(400, f"{field}.shape: expected a list of whole numbers from 0 that fits {declared}.")
     if not tensor.fits(sizes):
         raise Refusal(400, f"{field}.shape: expected {declared}, where -1 is free, got {str(list(sizes))[:200]}.")
-    if 0 in sizes and math.prod(size or 1 for size in sizes) > _MOST_ELEMENTS:
-        raise Refusal(400, f"{field}.shape: the sizes beside 0 are too large.")
+    if 0 in sizes:
+        if math.prod(size or 1 for size in sizes) > _MOST_ELEMENTS:
+            raise Refusal(400, f"{field}.shape: the sizes beside 0 are too large.")
+        if sizes[0] > _MOST_EMPTY_ROWS:
+            raise Refusal(400, f"{field}.shape: at most {_MOST_EMPTY_ROWS} rows without elements, got {sizes[0]}.")
     if tensor.datatype.kind == "string" and sizes[0] > strings.MOST:
         raise Refusal(400, f"{field}.shape: at most {strings.MOST} strings are taken, got {str(sizes[0])[:100]}.")
     return sizes
