@@ -7,12 +7,13 @@ import subprocess
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import docker
 import requests
-from docker.errors import DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest
 from docker.types import Mount as DockerMount
@@ -28,22 +29,32 @@ from pipeline.errors import EngineError
 # Image ids, container ids and layers are plain HTTP over a socket; a call that takes longer than this hangs.
 TIMEOUT = 600
 NETWORK = "torchyard-serving"
+# How an engine tells of it, the default of new installations of 29: https://docs.docker.com/engine/storage/containerd/
+_CONTAINERD = ["driver-type", "io.containerd.snapshotter.v1"]
 
 
 def connect() -> "DockerEngine":
     """The engine that DOCKER_HOST, the current docker context or the default socket leads to.
 
     Raises:
-        EngineError: none answers.
+        EngineError: none answers, or it keeps images in a way that is not known here.
     """
     address = os.environ.get("DOCKER_HOST") or _context_address()
     try:
         client = docker.DockerClient(base_url=address, version="auto", timeout=TIMEOUT)
+        kept = client.info().get("DriverStatus") or []
     except (DockerException, requests.RequestException) as error:
         raise EngineError(
             f"No container engine answers at {address or 'the default socket'} ({short(error)}). "
             "Start it (Docker Desktop, or `dockerd` as root) or set DOCKER_HOST; `inv doctor` shows what is missing."
         ) from error
+    if _CONTAINERD in kept:
+        raise EngineError(
+            "The container engine keeps images in containerd's store, where an image's id is not the digest of its "
+            "configuration, which is what verdicts and signatures are about. Have it keep them in its own: set "
+            '{"features": {"containerd-snapshotter": false}} in /etc/docker/daemon.json, or in Docker Desktop turn off '
+            '"Use containerd for pulling and storing images", and restart it. What is built has to be built again.'
+        )
     return DockerEngine(client, address or "unix:///var/run/docker.sock")
 
 
@@ -242,9 +253,12 @@ class DockerEngine:
         label: dict[str, Any] = {"label": LABEL}
         with engine_errors():
             for container in self._client.containers.list(all=True, filters=label):
-                container.remove(force=True)
+                # A service runs until it is stopped; what it keeps may be all that there is of a release.
+                if container.labels[LABEL] != "service":
+                    remove(container)
             for network in self._client.networks.list(filters=label):
-                network.remove()
+                with suppress(NotFound):
+                    network.remove()
             images = self._client.images.list()
         ours = [image for image in images if any(key.startswith(LABEL) for key in image.labels)]
         tags = tuple(sorted(tag for image in ours for tag in image.tags))
@@ -262,7 +276,14 @@ class DockerEngine:
         with engine_errors():
             if not self._client.networks.list(names=[f"^{NETWORK}$"]):
                 options = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
-                self._client.networks.create(NETWORK, driver="bridge", options=options, labels={LABEL: "network"})
+                try:
+                    self._client.networks.create(
+                        NETWORK, driver="bridge", check_duplicate=True, options=options, labels={LABEL: "network"}
+                    )
+                except APIError as error:
+                    # Another command made it in this moment.
+                    if error.status_code != HTTPStatus.CONFLICT:
+                        raise
         return NETWORK
 
     def _start(self, reference: str, name: str, ports: dict[str, tuple[str, int]], limits: Limits) -> Container:

@@ -35,6 +35,8 @@ ACTIONS = {
     "docker/login-action",
     "peter-evans/create-pull-request",
 }
+# An action of ours.
+ENGINE = "$/.github/actions/engine"
 # A task gives its help away when it is asked for its arguments, so a copy is asked.
 COMMANDS = deepcopy(Collection.from_module(tasks)).to_contexts()
 _INV = re.compile(r"(?P<sudo>sudo (--preserve-env=(?P<kept>[A-Z_,]+) )?)?\./inv (?P<arguments>[^\n]+)")
@@ -107,6 +109,8 @@ def _needs_tokens(job: dict[str, Any]) -> bool:
 
 
 def _faults_of(step: dict[str, Any], known: set[str]) -> Iterator[str]:
+    if step.get("uses") == ENGINE:
+        return
     if "uses" in step:
         action, _, commit = step["uses"].partition("@")
         if action not in ACTIONS:
@@ -148,7 +152,8 @@ def test_a_workflow_of_this_project_has_no_fault(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_an_action_says_which_release_its_commit_is(path: Path) -> None:
-    uses = [line for line in path.read_text(encoding="utf-8").splitlines() if "- uses:" in line]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    uses = [line for line in lines if "- uses:" in line and ENGINE not in line]
     assert uses
     assert [use for use in uses if not re.fullmatch(r" +- uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use)] == []
 
@@ -208,6 +213,20 @@ def test_a_lost_log_is_begun_again_only_where_that_is_asked_for() -> None:
     conditions = {"--new-log" in step["run"]: step["if"] for step in steps if "./inv rollback" in step.get("run", "")}
     assert _load(FOLDER / "release.yml")["jobs"]["release"]["if"].endswith(" && !inputs.digest && !inputs.new-log")
     assert conditions == {False: "${{ !inputs.new-log }}", True: "${{ inputs.new-log }}"}
+
+
+def test_jobs_that_use_an_engine_have_one_whose_images_are_known_by_their_configuration() -> None:
+    (step,) = _load(tasks.HOME / ENGINE.removeprefix("$/") / "action.yml")["runs"]["steps"]
+    assert '.features["containerd-snapshotter"] = false' in step["run"]
+    for file in FILES:
+        for job in _load(file)["jobs"].values():
+            steps = job.get("steps", [])
+            runs = enumerate(step.get("run", "") for step in steps)
+            # Pins are brought up to date without an engine.
+            uses = [number for number, run in runs if "sudo" in run and "./inv pins" not in run]
+            made = [number for number, step in enumerate(steps) if step.get("uses") == ENGINE]
+            assert bool(uses) is bool(made), file
+            assert not uses or made[0] < uses[0]
 
 
 @pytest.mark.parametrize("file", ["CONTRIBUTING.md", "promotion.toml"])

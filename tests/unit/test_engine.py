@@ -1,0 +1,65 @@
+"""Engines that cannot be used are told as such, and what the SDK raises is said in words that help."""
+
+from http import HTTPStatus
+from types import SimpleNamespace
+from typing import Any, cast
+
+import docker
+import pytest
+import requests
+from docker.errors import APIError, NotFound
+
+from pipeline.engine import LABEL
+from pipeline.engine.docker import DockerEngine, connect
+from pipeline.engine.failures import engine_errors
+from pipeline.errors import EngineError
+
+
+def test_an_engine_with_containerds_store_is_refused_with_the_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[list[str]] = [["Backing Filesystem", "extfs"]]
+
+    class Client:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def info(self) -> dict[str, Any]:
+            return {"DriverStatus": kept}
+
+    monkeypatch.setenv("DOCKER_HOST", "unix:///sock")
+    monkeypatch.setattr(docker, "DockerClient", Client)
+    assert connect()
+    kept.append(["driver-type", "io.containerd.snapshotter.v1"])
+    with pytest.raises(EngineError, match=r'containerd.*"containerd-snapshotter": false.*daemon\.json'):
+        connect()
+
+
+def test_cleaning_ends_no_service_and_passes_over_what_is_gone() -> None:
+    """A local registry may hold all that there is of a release."""
+    removed: list[str] = []
+
+    class Thing:
+        def __init__(self, name: str, kind: str) -> None:
+            self.name = name
+            self.labels = {LABEL: kind}
+
+        def remove(self, **_: object) -> None:
+            if "gone" in self.name:
+                raise NotFound("it is gone")
+            removed.append(self.name)
+
+    things = {
+        "containers": [Thing("registry", "service"), Thing("gone", "job"), Thing("serving", "serving")],
+        "networks": [Thing("gone-network", "network"), Thing("network", "network")],
+        "images": [],
+    }
+    listed = {kind: SimpleNamespace(list=lambda found=found, **_: found) for kind, found in things.items()}
+    assert DockerEngine(cast("docker.DockerClient", SimpleNamespace(**listed)), "unix:///sock").clean() == ()
+    assert removed == ["serving", "network"]
+
+
+def test_a_name_that_is_taken_comes_with_what_removes_it() -> None:
+    response = requests.Response()
+    response.status_code = HTTPStatus.CONFLICT
+    told = 'Conflict. The container name "/torchyard-soak-resnet" is already in use by container "1234".'
+    with pytest.raises(EngineError, match="`docker rm --force torchyard-soak-resnet` removes it"), engine_errors():
+        raise APIError("409", response, told)
