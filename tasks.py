@@ -19,6 +19,7 @@ from typing import Any, NoReturn, ParamSpec
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser.argument import Argument
 from invoke.tasks import Task
 
 from pipeline import images as pinned_images
@@ -102,13 +103,16 @@ def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "
 
         @functools.wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
-            # Stopped by a supervisor is stopped by Ctrl-C: containers and half-written files go on the way out.
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            # Stopped by a supervisor, or by a terminal that closes, is stopped by Ctrl-C: containers and half-written
+            # files go on the way out.
+            for each in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(each) is not signal.SIG_IGN:
+                    signal.signal(each, signal.default_int_handler)
             try:
-                for each in arguments[len(args) - 1 :]:
-                    if each.default is each.empty and kwargs.get(each.name) is None:
+                for given in arguments[len(args) - 1 :]:
+                    if given.default is given.empty and kwargs.get(given.name) is None:
                         name = function.__name__.replace("_", "-")
-                        raise SpecError(f"--{each.name} is missing. `inv {name} --help` says what it means.")
+                        raise SpecError(f"--{given.name} is missing. `inv {name} --help` says what it means.")
                 function(*args, **kwargs)
             except PipelineError as error:
                 _end(error)
@@ -121,14 +125,39 @@ def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 raise Exit(code=141) from None
             except OSError as error:
-                if error.errno != errno.ENOSPC:
+                # Where nothing can be written, tempfile finds no folder that it can use.
+                if error.errno != errno.ENOSPC and "No usable temporary directory" not in str(error):
                     raise
-                _end(SpaceError(f"The disk is full at {error.filename or BUILD}. Free some space and run it again."))
+                where = error.filename or f"{BUILD}, or that of temporary files"
+                _end(SpaceError(f"The disk is full at {where}. Free some space and run it again."))
 
         repeated = [each.name for each in arguments if isinstance(each.default, list)]
-        return Task(guarded, positional=positional, iterable=repeated, help=options)
+        return _Task(guarded, positional=positional, iterable=repeated, help=options)
 
     return decorate
+
+
+class _Argument(Argument):
+    """An argument that refuses what is no number for one; invoke would show a traceback."""
+
+    def set_value(self, value: Any, cast: bool = True) -> None:
+        """Called by invoke's parser."""
+        try:
+            super().set_value(value, cast)
+        except ValueError:
+            wanted = "a whole number" if self.kind is int else "a number"
+            _end(SpecError(f"--{self.name} {value}: it has to be {wanted}."))
+
+
+class _Task(Task[Any]):
+    """A task whose arguments are ours."""
+
+    def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
+        """Called by invoke for its parser and its help."""
+        arguments = super().get_arguments(ignore_unknown_help)
+        for each in arguments:
+            each.__class__ = _Argument
+        return arguments
 
 
 def _end(error: PipelineError) -> NoReturn:
@@ -486,12 +515,18 @@ def status(_: Context, model: str = "") -> None:
         say(f"No release of {model or 'any model'} is there. Next: inv release --model {model or 'resnet'}")
 
 
-@command(model="only this model's", images="also every image, and containers that a killed run left")
+@command(model="only this model's", images="also every image, and all containers but the local registry")
 def clean(_: Context, model: str = "", images: bool = False) -> None:
     """Remove what was built: records, weights and archives."""
-    folder = BUILD / Path(model).name
-    shutil.rmtree(folder, ignore_errors=True)
-    say(f"removed {_shown(folder)}")
+    name = Path(os.path.abspath(model)).name if model else ""  # noqa: PTH100 (a link is not followed)
+    if model and not name:
+        raise SpecError(f"--model {model}: that is no model's folder.")
+    folder = BUILD / name
+    if folder.exists():
+        shutil.rmtree(folder)
+        say(f"removed {_shown(folder)}")
+    else:
+        say(f"nothing was built in {_shown(folder)}")
     if images:
         removed = connect().clean()
         say(f"removed {len(removed)} images")
@@ -573,8 +608,16 @@ def _office(channel: str | None = None) -> Office:
         registry=HttpRegistry(credentials),
         cosign=_cosign(connect()),
         key=asked.key,
-        holder=Holder(name=f"{getpass.getuser()}@{socket.gethostname()}", process=os.getpid(), machine=machine()),
+        holder=Holder(name=f"{_user()}@{socket.gethostname()}", process=os.getpid(), machine=machine()),
     )
+
+
+def _user() -> str:
+    """Who runs this, by name or else by number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _hand_on(name: str, value: str) -> None:

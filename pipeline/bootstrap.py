@@ -87,10 +87,16 @@ def _mmdebstrap(pin: RootPin, out: Path) -> None:
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
-        for line in process.stdout or ():
-            log.append(line.rstrip())
-            if line.startswith(("I: running", "I: downloading", "I: installing", "I: extracting", "E:")):
-                progress.say(f"  {line.rstrip()}")
+        try:
+            for line in process.stdout or ():
+                log.append(line.rstrip())
+                if line.startswith(("I: running", "I: downloading", "I: installing", "I: extracting", "E:")):
+                    progress.say(f"  {line.rstrip()}")
+        except BaseException:
+            # It removes what it unpacked on the way out.
+            process.terminate()
+            process.wait()
+            raise
     if process.returncode:
         last = "\n".join(f"  {line}" for line in log[-15:])
         if "No space left on device" in last:

@@ -70,7 +70,7 @@ def wait_until_ready(serving: Serving) -> float:
             if ended := serving.ended():
                 raise EngineError(f"The container was never ready; {ended}")
         time.sleep(0.01)
-    raise EngineError(f"The container was not ready after {_READY_SECONDS} s. Its log: `docker logs` while it runs.")
+    raise EngineError(f"The container was not ready after {_READY_SECONDS} s; its last lines:\n{serving.last_lines()}")
 
 
 def _is_ready(address: str) -> bool:

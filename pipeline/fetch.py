@@ -19,10 +19,12 @@ def fetch(
     """Gets an archive back by digest into the folder `out`, from a registry or another store: all of it, or nothing.
 
     Raises:
-        VerifyError: the reference names no digest, no signature of it by one of the signers verifies, it is no model,
-            or its contract names another archive.
+        VerifyError: `out` is a file, the reference names no digest, no signature of it by one of the signers verifies,
+            it is no model, or its contract names another archive.
         RegistryError: the registry or store does not answer, or gives something else than its digests say.
     """
+    if out.exists() and not out.is_dir():
+        raise VerifyError(f"--out {out} is a file, and has to be a folder, which need not be there.")
     if stores.is_stored(reference):
         found, blobs = stores.taken(reference, signers=signers, cosign=cosign)
         _refuse_others(found, reference)

@@ -15,6 +15,8 @@ from pipeline.pins import IMAGES, Pins, RootPin
 from pipeline.records import contents_of, digest_of
 
 INPUTS = f"{LABEL}.inputs"
+# Of a root: the packages that are others than recorded, so that --locked refuses it later, too.
+_DRIFT = f"{LABEL}.drift"
 # The trainer is 7.3 GB and pip needs the wheels and what it unpacks of them beside each other for a while.
 _TRAINER_SPACE = 20 * 2**30
 _SMALL_SPACE = 3 * 2**30
@@ -44,13 +46,16 @@ def toolchain(pins: Pins, *, engine: Engine, locked: bool = False) -> Image:
     base = _base(pins.build_root, engine=engine, locked=locked)
     recipe = _pytorch(pins, "toolchain", f"{pins.trainer}-toolchain", base)
     found = engine.find(recipe.build.tag)
-    if found and found.labels.get(INPUTS) == recipe.inputs:
-        return found
+    is_made = bool(found and found.labels.get(INPUTS) == recipe.inputs)
     image = _made(recipe, engine=engine)
+    if is_made and not locked:
+        return image
     try:
-        _report_drift("toolchain", _installed(image, engine), IMAGES / "pytorch-cuda" / "toolchain.packages", locked)
+        record = IMAGES / "pytorch-cuda" / "toolchain.packages"
+        _report_drift("toolchain", _drift(_installed(image, engine), record), record, locked=locked)
     except DriftError:
-        engine.remove((recipe.build.tag,))
+        if not is_made:
+            engine.remove((recipe.build.tag,))
         raise
     return image
 
@@ -173,6 +178,8 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     inputs = digest_of(pin, scripts, recorded, *hooks(pin))
     found = engine.find(reference)
     if found and (pin.image or found.labels.get(INPUTS) == inputs):
+        if locked:
+            _report_drift(f"{pin.name} root", found.labels.get(_DRIFT, ""), record, locked=locked)
         return found
     if pin.image:
         return engine.pull(pin.image)
@@ -180,9 +187,10 @@ def _base(pin: RootPin, *, engine: Engine, locked: bool) -> Image:
     progress.say(f"bootstrapping {reference} from Debian {pin.suite} packages")
     with tempfile.TemporaryDirectory(prefix="torchyard-") as folder:
         root = Path(folder) / "root.tar"
-        packages = bootstrap(pin, root)
-        _report_drift(f"{pin.name} root", packages, record, locked)
-        return engine.import_root(root, tag=reference, labels={INPUTS: inputs})
+        changes = _drift(bootstrap(pin, root), record)
+        _report_drift(f"{pin.name} root", changes, record, locked=locked)
+        labels = {INPUTS: inputs} | ({_DRIFT: changes} if changes else {})
+        return engine.import_root(root, tag=reference, labels=labels)
 
 
 def _reference(pin: RootPin) -> str:
@@ -204,13 +212,16 @@ def _installed(image: Image, engine: Engine) -> tuple[str, ...]:
     return tuple(sorted(lines))
 
 
-def _report_drift(name: str, packages: tuple[str, ...], record: Path, locked: bool) -> None:
+def _drift(packages: tuple[str, ...], record: Path) -> str:
+    """What differs from the packages that are recorded, a line each; nothing where all are the same."""
     recorded = tuple(record.read_text(encoding="utf-8").splitlines()) if record.exists() else ()
-    changes = drift(recorded, packages)
+    return "\n".join(f"  {change}" for change in drift(recorded, packages))
+
+
+def _report_drift(name: str, changes: str, record: Path, *, locked: bool) -> None:
     if not changes:
         return
-    listing = "\n".join(f"  {change}" for change in changes)
-    text = f"The {name} resolved to other packages than {record.name} records:\n{listing}"
+    text = f"The {name} resolved to other packages than {record.name} records:\n{changes}"
     if locked:
         raise DriftError(
             f"{text}\nWith --locked that stops the build. Build without it to accept Debian's updates, "

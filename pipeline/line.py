@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline import images, records, settings
+from pipeline.alone import alone
 from pipeline.artifacts import (
     UNDECIDED,
     Archive,
@@ -22,6 +23,7 @@ from pipeline.artifacts import (
     ServingImage,
     TrainedModel,
     Verdict,
+    sha256_of,
 )
 from pipeline.assemble import assemble
 from pipeline.audit import audit
@@ -155,7 +157,7 @@ class Line:
         """The serving image of an archive that passed its check."""
         archive, runtime, epoch = self.export, self._runtime, self._pins.serving_root.epoch
         verdict = self.check
-        inputs = records.digest_of(archive, verdict, runtime.digest, epoch)
+        inputs = records.digest_of(archive, verdict, runtime.digest, epoch, sha256_of(_HERE / "assemble.py"))
         return self._step(
             "assemble",
             ServingImage,
@@ -176,7 +178,9 @@ class Line:
         """What `smoke` says of the serving image in a container."""
         image, limits = self.assemble, self._spec.serving
         probes = image.archive.probes
-        inputs = records.digest_of(image.digest, limits, probes, records.contents_of(_HERE.parent / "tests" / "smoke"))
+        # What is asked, and the contract under which it is.
+        asked = records.contents_of(_HERE.parent / "tests" / "smoke"), sha256_of(_HERE / "engine" / "docker.py")
+        inputs = records.digest_of(image.digest, limits, probes, asked)
         return self._step(
             "smoke",
             Verdict,
@@ -237,11 +241,22 @@ class Line:
         still: Callable[[T], bool] = lambda _: True,
     ) -> T:
         record = self._build / f"{name}.json"
-        if name not in self._force:
-            value = records.fresh(record, kind, inputs=inputs)
-            if value is not None and still(value):
-                say(f"{name:<9} unchanged")
-                return value
+
+        def kept() -> T | None:
+            value = None if name in self._force else records.fresh(record, kind, inputs=inputs)
+            return value if value is not None and still(value) else None
+
+        value = kept()
+        if value is None:
+            with alone(self._build):
+                # Of two commands that want the same, the second one finds what the first has made.
+                value = kept()
+                if value is None:
+                    return self._done(name, record, inputs, make)
+        say(f"{name:<9} unchanged")
+        return value
+
+    def _done(self, name: str, record: Path, inputs: str, make: Callable[[], T]) -> T:
         say(f"{name:<9} {self._spec.name}")
         started = time.monotonic()
         record.unlink(missing_ok=True)

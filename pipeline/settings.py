@@ -41,7 +41,7 @@ def load(path: Path = HOME / "torchyard.toml") -> Settings:
         key = os.environ.get(KEY) or str(content["signing"]["key"])
         store = os.environ.get(STORE) or str(content.get("store", {}).get("url", ""))
         sigstore = _sigstore(content.get("sigstore", {}), path.parent)
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise SettingsError(f"{path}: cannot be used ({error!r}). Restore it from git.") from error
     repository(releases, "model")
     if has_secret(store):

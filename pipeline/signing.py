@@ -198,8 +198,8 @@ def passphrase() -> str:
         )
     try:
         return Path(file).read_text(encoding="utf-8").rstrip("\n")
-    except OSError as error:
-        raise ReleaseError(f"{PASSPHRASE_FILE} names {file}, which cannot be read ({error.strerror}).") from error
+    except (OSError, ValueError) as error:
+        raise ReleaseError(f"{PASSPHRASE_FILE} names {file}, which cannot be read ({error}).") from error
 
 
 class ToolCosign:

@@ -1,6 +1,7 @@
 """The smoke gate: runs the image as production would and holds the running container to what tests/smoke asks of it."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -52,7 +53,14 @@ def _run_tests(digest: str, limits: Limits, address: str, report: Path, probes: 
     environment = os.environ | {"TESTCONTAINERS_RYUK_DISABLED": "true", "DOCKER_HOST": address}
     lines: list[str] = []
     with subprocess.Popen(
-        command, cwd=HOME, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=HOME,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Ctrl-C reaches it once, from here: a second one would stop it from cleaning up.
+        start_new_session=True,
     ) as process:
         try:
             for line in process.stdout or ():
@@ -61,7 +69,8 @@ def _run_tests(digest: str, limits: Limits, address: str, report: Path, probes: 
                     say(lines[-1])
         except BaseException:
             # pytest removes its containers on the way out.
-            process.terminate()
+            process.send_signal(signal.SIGINT)
+            process.communicate()
             raise
     return "\n".join(lines)
 

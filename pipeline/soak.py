@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipeline import records
+from pipeline.alone import alone
 from pipeline.artifacts import ServingImage
 from pipeline.deploy import wait_until_ready
 from pipeline.engine import Engine, Image, Serving
@@ -73,7 +74,7 @@ def soak(image: ServingImage, *, minutes: float, load: Image, engine: Engine, bu
     found: list[Sample] = []
     counted: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    with ExitStack() as stack:
+    with alone(build), ExitStack() as stack:
         name = f"torchyard-soak-{spec.name}"
         serving = stack.enter_context(engine.serve(image.tag, name=name, port=0, limits=spec.serving))
         wait_until_ready(serving)
@@ -135,6 +136,8 @@ class _Soak:
         self._seconds = seconds
         self.protocols: list[Protocol] = [each for each in PROTOCOLS if generators[each].listens(serving.id, each)]
         capacity = min(generators[each].estimate(serving.id, each, 4) for each in self.protocols)
+        if not capacity:
+            raise SoakError("The model answers fewer than one request in a second, by which nothing can be told.")
         self.rate = min(_MOST_RATE, _SHARE * capacity)
 
     def go_on(self, counted: Counter[str], errors: Counter[str]) -> None:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import records
+from pipeline.alone import alone
 from pipeline.artifacts import ServingImage
 from pipeline.deploy import wait_until_ready
 from pipeline.engine import Engine, Image, Serving
@@ -77,7 +78,7 @@ def storm(
     spec = image.archive.trained.spec
     protocols: list[Protocol] = []
     stops: list[Stop] = []
-    with Generator(load, image.archive, engine=engine, folder=build / ".storm") as generator:
+    with alone(build), Generator(load, image.archive, engine=engine, folder=build / ".storm") as generator:
         for number in range(1, times + 1):
             with engine.serve(image.tag, name=f"torchyard-storm-{spec.name}", port=0, limits=spec.serving) as serving:
                 wait_until_ready(serving)

@@ -104,6 +104,11 @@ class Workbench:
         try:
             self.engine.run(job, on_line=lambda line: say(f"  {line}"))
             found: dict[str, Any] = json.loads(result.read_bytes())
+        except FileNotFoundError:
+            raise self.error(
+                f"{self.spec.name}: the process ended well, but before its work was done. Does model.py end it itself, "
+                "by sys.exit() or os._exit()?"
+            ) from None
         except ContainerFailed as failure:
             raise self.error(f"{self.spec.name}: {_reason(result, failure)}") from failure
         finally:

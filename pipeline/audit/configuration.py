@@ -21,8 +21,8 @@ _INJECTING = frozenset(
 _SEARCH_PATHS = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 _SCRATCH = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (inside the image)
 _SECRET_NAME = re.compile(
-    r".*(?:passw(?:or)?d|passphrase)(?:$|[_.-].*)|(?:.*[_.-])?(?:pwd|secret|secrets|token|credentials?|api_?key"
-    r"|access_?key|private_?key|secret_?key|auth)(?:$|[_.-].*)",
+    r".*(?:passw(?:or)?d|passphrase|sshpass|authtoken)(?:$|[_.-].*)|(?:.*[_.-])?(?:pass|pwd|secret|secrets|token"
+    r"|credentials?|(?:api|access|private|secret|signing|encryption)_?key|auth)(?:$|[_.-].*)",
     re.IGNORECASE,
 )
 # Build arguments as builders write them into a history: `RUN |2 NAME=value OTHER=value /bin/sh -c …`, `ARG NAME=value`.

@@ -17,7 +17,10 @@ def _named(names: str) -> re.Pattern[str]:
     return re.compile(rf"(?:\w+-(?:\w+-)?linux-\w+-)?(?:{words})(?:-?\d{{1,2}}(?:\.\d+)*)?(?:-\w+-linux-\w+)?")
 
 
-SHELLS = _named("sh ash bash rbash csh dash fish ksh mksh pwsh tcsh zsh busybox busybox.static toybox")
+SHELLS = _named(
+    "sh ash bash bash-static rbash csh dash fish ksh ksh2020 mksh posh pwsh sash tcsh yash zsh zsh-static busybox "
+    "busybox.static toybox"
+)
 _INTERPRETERS = _named(
     "awk gawk mawk nawk original-awk bun deno ed emacs ex expect gdb guile irb lua luajit nano node nodejs nvim perl "
     "php ruby Rscript tclsh vi vim vim.basic vim.tiny wish"

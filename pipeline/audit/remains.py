@@ -8,8 +8,9 @@ from pipeline.audit.contents import Contents, Placed
 
 _SECRET_FILES = re.compile(
     r".*/(?:pip\.conf|[._]netrc|\.pypirc|\.npmrc|\.yarnrc|\.git-credentials|\.pgpass|\.my\.cnf|\.vault-token|\.s3cfg"
-    r"|\.boto|\.htpasswd|\.env|id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?|ssh_host_\w+_key|authorized_keys|credentials\.json"
-    r"|application_default_credentials\.json|[^/]+\.(?:p12|pfx|jks|keystore|kdbx))"
+    r"|\.boto|\.htpasswd|[^/]*\.env(?:\.[^/]+)?|kubeconfig|terraform\.tfstate|id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?"
+    r"|ssh_host_\w+_key|authorized_keys|credentials\.json|application_default_credentials\.json"
+    r"|[^/]+\.(?:p12|pfx|jks|keystore|kdbx|ppk))"
     r"|.*/\.docker/config\.json|.*/\.dockercfg|.*/\.kube/config|.*/\.cargo/credentials(?:\.toml)?"
     r"|/etc/apt/auth\.conf(?:\.d/.+)?|/run/secrets/.+"
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import records
+from pipeline.alone import alone
 from pipeline.artifacts import ServingImage
 from pipeline.bench.eager import Eager
 from pipeline.bench.plot import plot
@@ -81,7 +82,7 @@ def bench(image: ServingImage, *, load: Image, plan: Plan, engine: Engine, build
     """
     images = _images(image, against, engine)
     out = build / ".bench"
-    with Generator(load, image.archive, engine=engine, folder=out) as generator:
+    with alone(build), Generator(load, image.archive, engine=engine, folder=out) as generator:
         run = _Run(image, images, generator, Eager(image, engine=engine, out=out / "eager"), engine)
         protocols = run.protocols(plan)
         starts = run.starts(protocols)

@@ -151,6 +151,10 @@ class Serving(Protocol):
         """None while it runs, else its exit code and last lines."""
         ...
 
+    def last_lines(self) -> str:
+        """What it printed last, a line each, indented."""
+        ...
+
     def usage(self) -> Usage:
         """What it uses; it must be running."""
         ...

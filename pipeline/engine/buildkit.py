@@ -17,6 +17,8 @@ from pipeline.engine import Build
 from pipeline.errors import BuildError, EngineError, SpaceError
 
 _LAST_LINES = 25
+# What BuildKit and its client say when the engine goes away.
+_GONE = ("cannot connect to the docker daemon", "eof", "connection reset", "closing", "code = unavailable")
 # BuildKit 0.8 begins each step with its digest, which tells nobody anything.
 _DIGEST = re.compile(r"#\d+ sha256:\w+$")
 # Where pip and curl look for the bundle of certificate authorities that a host trusts.
@@ -99,7 +101,9 @@ def _failure(build: Build, log: str) -> BuildError | SpaceError | EngineError:
     lowered = log.lower()
     if "no space left on device" in lowered:
         return SpaceError(f"The disk filled up while {build.tag} was built:\n{log}\nFree some space and run it again.")
-    if any(sign in lowered for sign in ("cannot connect to the docker daemon", "eof", "connection reset", "closing")):
+    # What steps print has their number or the time before it, and may be about any connection.
+    own = [line for line in map(str.strip, lowered.splitlines()) if line.startswith(("error", "cannot", "failed"))]
+    if any(sign in line for line in own for sign in _GONE):
         return EngineError(
             f"The container engine went away while {build.tag} was built:\n{log}\n"
             "Nothing half-made was tagged; start the engine (`inv doctor` shows how) and run the same command."

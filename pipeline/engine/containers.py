@@ -57,8 +57,11 @@ class DockerServing:
             if self._container.status in {"created", "running"}:
                 return None
             code = self._container.attrs["State"]["ExitCode"]
-            lines = self._container.logs(tail=_LAST_LINES).decode(errors="replace").splitlines()
-        return f"it ended with exit code {code}:\n{_indented(lines)}"
+        return f"it ended with exit code {code}:\n{self.last_lines()}"
+
+    def last_lines(self) -> str:
+        with engine_errors():
+            return _indented(self._container.logs(tail=_LAST_LINES).decode(errors="replace").splitlines())
 
     def usage(self) -> Usage:
         with engine_errors():

@@ -10,6 +10,8 @@ from urllib3.exceptions import ProtocolError
 
 from pipeline.errors import EngineError, SpaceError
 
+_TAKEN = re.compile(r'container name "/?([\w.-]+)" is already in use')
+
 
 @contextmanager
 def engine_errors() -> Iterator[None]:
@@ -21,6 +23,11 @@ def engine_errors() -> Iterator[None]:
         if "no space left on device" in reason.lower():
             raise SpaceError(
                 f"The engine's disk is full ({reason}). Free some space, for example with `inv clean`."
+            ) from error
+        if taken := _TAKEN.search(reason):
+            raise EngineError(
+                f"There is a container {taken[1]}: another command runs it, or one that was killed left it, and then "
+                f"`docker rm --force {taken[1]}` removes it."
             ) from error
         raise EngineError(f"The container engine refused: {reason}") from error
     except (DockerException, requests.RequestException, ProtocolError) as error:

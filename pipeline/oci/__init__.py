@@ -137,7 +137,7 @@ class Manifest:
         """A part of the document. Anybody may have written it: nothing is known of its shape before."""
         try:
             return part(parsed(self.content, strict=True))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ContentError(
                 f"{self.digest} is no manifest of an image or an artifact ({error!r}). Is it the right digest? "
                 "Otherwise somebody else wrote it: release again into a registry that you trust."

@@ -6,7 +6,7 @@ The newest entry is signed and names the digest of its predecessor, so that its 
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, TypeAlias
 
 from pipeline.artifacts import Finding
@@ -144,7 +144,7 @@ def _entry(content: bytes) -> tuple[str, Entry] | None:
     try:
         statement = parsed(payload_of(content))
         (subject,), entry = statement["subject"], Entry(**statement["predicate"])
-        words = [value for name, value in asdict(entry).items() if name != "sequence"]
+        words = [getattr(entry, field.name) for field in fields(entry) if field.name != "sequence"]
         when(entry.at)
         whole = statement["predicateType"] == PROMOTION and all(isinstance(each, str) for each in words)
         # It goes into commands that are advised.

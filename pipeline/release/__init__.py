@@ -1,16 +1,14 @@
 """A judged image -> a release: pushed by digest, with its evidence attached and all of it bound by one signature."""
 
-import fcntl
 import json
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import records, stores
+from pipeline.alone import alone
 from pipeline.artifacts import Archive, File, Judgement, Release, ServingImage
 from pipeline.engine import Engine, Image
 from pipeline.errors import ReleaseError
@@ -73,7 +71,7 @@ def release(
         RegistryError: the registry does not answer or refuses.
     """
     _require(image, judgements)
-    with _alone(out):
+    with alone(out, busy=ReleaseError(f"{out}: this model is being released just now. Wait for that.")):
         # Before the minutes of describing and pushing: a key that cannot be opened ends it here.
         desk.cosign.sign_bytes(b"torchyard", key=desk.key)
         components = _described(image, out, desk)
@@ -254,15 +252,3 @@ def _count(repository: Repository, digest: str, desk: Desk) -> None:
     evidence = collect(repository, digest, signers=(me(desk.key),), registry=desk.registry, cosign=desk.cosign)
     if findings := judge(evidence, channel=RELEASES):
         raise ReleaseError(told(f"{repository.at(digest)} is not what was released", findings))
-
-
-@contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """One release of a model at a time on this machine."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ReleaseError(f"{out}: this model is being released just now. Wait for that to end.") from None
-        yield

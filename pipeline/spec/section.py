@@ -2,8 +2,8 @@
 
 import difflib
 import json
-import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
@@ -33,7 +33,8 @@ class Section:
         mistakes: list[str] = []
         try:
             content = _loader(text, mistakes).get_single_data()
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
+            # ValueError: what looks like a number or a date, and is none.
             return cls({}, "", [f"is not YAML: {' '.join(str(error).split())}"])
         if not isinstance(content, dict):
             return cls({}, "", [f"is {shown(content)}, and has to be a mapping of names to values"])
@@ -95,7 +96,7 @@ class Section:
     def number(self, key: str, default: float, *, least: float) -> float:
         """A finite number of at least `least`."""
         value = self._content[key] if self.has(key) else default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= sys.float_info.max:
             self.wrong(key, f"is {shown(value)}, and has to be a number of at least {least:g}")
             return default
         # A record gives floats back; 2 and 2.0 must not make two digests.

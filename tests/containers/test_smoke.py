@@ -62,6 +62,24 @@ def test_a_good_image_passes_and_is_measured(tiny_image: ServingImage, engine: D
     )
 
 
+def test_an_interrupted_one_leaves_no_container(
+    tiny_image: ServingImage, engine: DockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = docker.from_env()
+    begun: list[int] = []
+
+    def interrupting(_: str) -> None:
+        begun.append(len(client.containers.list(filters={"ancestor": tiny_image.digest})))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.smoke.say", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        smoke(tiny_image.tag, limits=LIMITS, engine=engine)
+    assert begun[0] >= 1
+    assert client.containers.list(all=True, filters={"ancestor": tiny_image.digest}) == []
+    client.close()
+
+
 @pytest.mark.parametrize(
     ("planted", "told"),
     [

@@ -41,6 +41,9 @@ class FakeServing:
     def ended(self) -> str | None:
         return "it ended with exit code 0:"
 
+    def last_lines(self) -> str:
+        return "  loading"
+
     def usage(self) -> Usage:
         self.cpu_seconds += 1
         return Usage(cpu_seconds=self.cpu_seconds, working_set=self.working_set, anonymous=150 * 2**20)

@@ -60,6 +60,7 @@ def test_a_clean_image_passes_with_its_digest_and_size() -> None:
         ("shell", "/usr/bin/sh", program("usr/bin/sh")),
         ("shell", "/opt/tools/sh", Member(path="/opt/tools/sh", content=ELF)),
         ("shell", "/usr/bin/bash", link("usr/bin/bash", "python3.13")),
+        ("shell", "/opt/bash-static", Member(path="opt/bash-static", content=b"\x7fELF", mode=0o755)),
         ("shell", "/usr/bin/dash", Member(path="usr/bin/dash", type=tarfile.LNKTYPE, target="opt/x", mode=0o755)),
         ("shell", "/bin/busybox", program("./bin/busybox")),
         ("interpreter", "/usr/bin/mawk", program("usr/bin/mawk")),
@@ -105,6 +106,10 @@ def test_a_clean_image_passes_with_its_digest_and_size() -> None:
         ("special-file", "/dev/null", Member(path="dev/null", type=tarfile.CHRTYPE)),
         ("special-file", "/run/pipe", Member(path="run/pipe", type=tarfile.FIFOTYPE)),
         ("secret-file", "/etc/pip.conf", Member(path="etc/pip.conf", content=b"x")),
+        *(
+            ("secret-file", f"/opt/{name}", Member(path=f"opt/{name}", content=b"x"))
+            for name in (".env", ".env.production", "prod.env", "id.ppk", "terraform.tfstate", "kubeconfig")
+        ),
         ("secret-file", "/root/.netrc", Member(path="root/.netrc", content=b"x")),
         ("secret-file", "/root/.pypirc", Member(path="root/.pypirc", content=b"x")),
         ("secret-file", "/root/.docker/config.json", Member(path="root/.docker/config.json", content=b"{}")),
@@ -178,6 +183,9 @@ def test_a_planted_file_is_found(rule: str, path: str, member: Member) -> None:
         ("ca-bundle", "config.Env PIP_CERT", {"Env": ["PIP_CERT=/run/ca.pem"]}),
         ("docker-socket", "config.Env DOCKER_HOST", {"Env": ["DOCKER_HOST=tcp://10.0.0.1:2375"]}),
         ("secret-setting", "config.Env DB_PASSWORD", {"Env": ["DB_PASSWORD=hunter2"]}),
+        ("secret-setting", "config.Env DB_PASS", {"Env": ["DB_PASS=hunter2"]}),
+        ("secret-setting", "config.Env NPM_AUTHTOKEN", {"Env": ["NPM_AUTHTOKEN=hunter2"]}),
+        ("secret-setting", "config.Env SIGNING_KEY", {"Env": ["SIGNING_KEY=hunter2"]}),
         ("secret-setting", "config.Env GREETING", {"Env": [f"GREETING={GITHUB}"]}),
         ("secret-setting", "config.Env PIP_INDEX_URL", {"Env": ["PIP_INDEX_URL=https://ci:s3cret@pypi.internal/"]}),
         ("secret-setting", "config.Cmd", {"Cmd": [f"--token={GITHUB}"]}),

@@ -50,6 +50,7 @@ def test_without_buildkit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
             "went away",
         ),
         ("Cannot connect to the Docker daemon at unix:///sock", EngineError, "went away"),
+        ("#7 3.1 x.cpp:1: error: invalid sizeof\n#7 3.2 unexpected EOF, closing", BuildError, "could not be built"),
     ],
 )
 def test_a_failed_build_is_told_by_its_cause(log: str, kind: type[Exception], message: str) -> None:

@@ -110,6 +110,13 @@ def test_without_a_signature_for_this_place_nothing_is_fetched(store: FakeRegist
         _fetch(store, made.digest, tmp_path / "out")
 
 
+def test_a_file_is_no_folder_to_fetch_into(store: FakeRegistry, tmp_path: Path) -> None:
+    made, out = _published(store, tmp_path), tmp_path / "out"
+    out.touch()
+    with pytest.raises(VerifyError, match="is a file, and has to be a folder"):
+        _fetch(store, made.digest, out)
+
+
 def test_a_tag_and_an_image_are_no_archives(store: FakeRegistry, tmp_path: Path) -> None:
     with pytest.raises(VerifyError, match="names no digest"):
         fetch(f"{WHERE}:1", tmp_path, signers=(ME,), registry=store, cosign=FakeCosign(store))

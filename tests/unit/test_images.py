@@ -104,6 +104,25 @@ def test_drift_of_the_toolchain_stops_a_locked_build_and_leaves_no_tag(engine: F
     assert engine.find("pytorch-cuda:v2.8-toolchain") is None
 
 
+def test_what_was_built_with_drift_is_refused_by_a_locked_build_later(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _drift(monkeypatch)
+    images.trainer(PINS, engine=engine)
+    with pytest.raises(DriftError, match=r"\+ newcomer 1 all(.|\n)*--locked"):
+        images.trainer(PINS, engine=engine, locked=True)
+    images.trainer(PINS, engine=engine)
+
+
+def test_a_toolchain_with_drift_is_refused_by_a_locked_build_later(engine: FakeEngine) -> None:
+    engine.on_run = lambda _, on_line: on_line("g++ 99 amd64")
+    made = images.toolchain(PINS, engine=engine)
+    with pytest.raises(DriftError, match=r"\+ g\+\+ 99 amd64"):
+        images.toolchain(PINS, engine=engine, locked=True)
+    # Whoever built it without asked for it.
+    assert images.toolchain(PINS, engine=engine) == made
+
+
 def test_what_it_is_built_with_is_told_by_the_file_of_each_package(engine: FakeEngine) -> None:
     lines = [
         f"{'1' * 64}  cpp_4%3a14.2.0-1_amd64.deb",

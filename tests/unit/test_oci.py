@@ -69,8 +69,13 @@ def test_free_names_may_differ_in_case_only() -> None:
     assert parsed(b'{"params": {"C": 1, "c": 2}}') == {"params": {"C": 1, "c": 2}}
 
 
+# No size: it is infinite as a number of Python's.
+HUGE = b'{"config": %(blob)b, "layers": [%(blob)b]}' % {b"blob": b'{"mediaType": "", "digest": "", "size": 1e999}'}
+
+
 @pytest.mark.parametrize(
-    "content", [b"", b"[]", b"{}", b'{"layers": 7}', b'{"config": {}, "layers": [{}]}', b'{"config": 7, "layers": [7]}']
+    "content",
+    [b"", b"[]", b"{}", b'{"layers": 7}', b'{"config": {}, "layers": [{}]}', b'{"config": 7, "layers": [7]}', HUGE],
 )
 def test_what_is_no_manifest_is_told(content: bytes) -> None:
     found = Manifest(media_type="text/plain", content=content)
@@ -104,6 +109,14 @@ def test_whoever_has_no_key_signs_as_who_he_is(monkeypatch: pytest.MonkeyPatch, 
     assert settings.load(path).sigstore == Instance(fulcio="https://f", rekor="https://r", **files)
     path.write_text(path.read_text().replace('root = "r.pem"\n', ""))
     with pytest.raises(SettingsError, match=r"KeyError\('root'\)"):
+        settings.load(path)
+
+
+@pytest.mark.parametrize("content", [b'[registry]\nreleases = "\xe4"', b"[registry", b"[registry]", b"signing = 1"])
+def test_settings_that_nobody_can_read_are_told(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "torchyard.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"cannot be used .* Restore it from git"):
         settings.load(path)
 
 

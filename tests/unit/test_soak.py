@@ -9,6 +9,7 @@ import pytest
 from pipeline import soak as soaking
 from pipeline.engine import Job
 from pipeline.errors import SoakError, SpecError
+from pipeline.load.generator import Generator
 from pipeline.soak import Sample, is_fine, judged, soak
 from tests.unit import served
 from tests.unit.fake_engine import FakeEngine, FakeServing
@@ -85,6 +86,15 @@ def tricks(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> dict[str, int
 def _soak(engine: FakeEngine, folder: Path, minutes: float = 0.5) -> None:
     image, load = served.image(folder, engine), served.load(engine)
     soak(image, minutes=minutes, load=load, engine=engine, build=folder / "build")
+
+
+@pytest.mark.usefixtures("tricks")
+def test_a_model_that_answers_nothing_in_a_second_is_no_case_for_a_soak(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Generator, "estimate", lambda *_: 0.0)
+    with pytest.raises(SoakError, match="fewer than one request in a second"):
+        _soak(engine, tmp_path)
 
 
 @pytest.mark.usefixtures("tricks")

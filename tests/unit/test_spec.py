@@ -167,6 +167,7 @@ def test_sources_are_all_files_but_caches(tmp_path: Path) -> None:
         ("export: trace", "export: traced", "export: is 'traced', and has to be one of auto, script, trace; perhaps"),
         ("absolute: 1e-5", "absolute: -1", "tolerance.absolute: is -1, and has to be a number of at least 0"),
         ("absolute: 1e-5", "absolute: .inf", "tolerance.absolute: is inf, and has to be a number"),
+        ("absolute: 1e-5", f"absolute: 1{'0' * 400}", "tolerance.absolute: is 1000000000"),
         ("absolute: 1e-5", "absolute: .nan", "tolerance.absolute: is nan, and has to be a number"),
         ("absolute:", "absolut:", "tolerance.absolut: is not known here; perhaps you meant absolute"),
         ("epochs: 3", "epochs: 0", "training.epochs: is 0, and has to be a whole number of at least 1"),
@@ -211,6 +212,8 @@ def test_all_mistakes_are_listed_at_once(tmp_path: Path) -> None:
     [
         ("a: [", "is not YAML: "),
         ("a: !!python/object/apply:os.getcwd []", "is not YAML: "),
+        ("version: 2024-02-30", "is not YAML: "),
+        ("version: 0x_", "is not YAML: "),
         ("- a", "is ['a'], and has to be a mapping"),
         ("", "is empty, and has to be a mapping"),
     ],

@@ -1,6 +1,9 @@
 """The commands: their names and help, and how an error ends one."""
 
 import errno
+import os
+import signal
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,6 +68,101 @@ def test_a_full_disk_is_told_as_one() -> None:
     ended = _ending(OSError(errno.ENOSPC, "No space left on device", "build/x"))
     assert ended.code == SpaceError.exit_code
     assert "The disk is full at build/x" in str(ended.message)
+
+
+def test_a_disk_without_room_for_temporary_files_is_full() -> None:
+    """As tempfile tells of it, and as a write does, which names no file."""
+    for error in (
+        FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']"),
+        OSError(errno.ENOSPC, "No space left on device"),
+    ):
+        ended = _ending(error)
+        assert ended.code == SpaceError.exit_code
+        assert "or that of temporary files" in str(ended.message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_supervisor_and_a_terminal_that_closes_interrupt(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    try:
+
+        @tasks.command()
+        def stopped(_: Context) -> None:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+
+        with pytest.raises(Exit) as ended:
+            stopped(Context())
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == 130
+
+
+def test_what_nohup_has_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+
+        @tasks.command()
+        def working(_: Context) -> None:
+            os.kill(os.getpid(), signal.SIGHUP)
+
+        working(Context())
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["registry", "--port", "many"], "--port many: it has to be a whole number."),
+        (["soak", "--model", "resnet", "--minutes", "an hour"], "--minutes an hour: it has to be a number."),
+        (["bench", "--model", "resnet", "--rounds", "1.5"], "--rounds 1.5: it has to be a whole number."),
+    ],
+)
+def test_what_is_no_number_is_refused(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks, "connect", lambda: pytest.fail("the engine is asked"))
+    with pytest.raises(SystemExit) as ended:
+        Program(namespace=NAMESPACE).run(["inv", *arguments])
+    assert (ended.value.code, told in capsys.readouterr().err) == (SpecError.exit_code, True)
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout with two models built."""
+    build = tmp_path / "home/build"
+    for name in ("gate", "resnet"):
+        (build / name).mkdir(parents=True)
+    monkeypatch.setattr(tasks, "BUILD", build)
+    monkeypatch.chdir(build.parent)
+    return build
+
+
+@pytest.mark.parametrize(
+    ("model", "left"),
+    [
+        ("gate", ["resnet"]),
+        ("model_src/gate/", ["resnet"]),
+        ("tests/../gate", ["resnet"]),
+        ("nobody", ["gate", "resnet"]),
+        ("..", ["gate", "resnet"]),
+        (".", ["gate", "resnet"]),
+    ],
+)
+def test_clean_removes_what_was_built_of_a_model_and_nothing_else(built: Path, model: str, left: list[str]) -> None:
+    (built.parent / "sources").touch()
+    NAMESPACE["clean"](Context(), model=model)
+    assert sorted(path.name for path in built.iterdir()) == left
+    assert (built.parent / "sources").exists()
+
+
+def test_clean_of_no_folder_is_refused(built: Path) -> None:
+    with pytest.raises(Exit) as ended:
+        NAMESPACE["clean"](Context(), model="/")
+    assert ended.value.code == SpecError.exit_code
+    NAMESPACE["clean"](Context())
+    assert not built.exists()
 
 
 def test_an_interrupt_says_that_nothing_half_made_is_left() -> None:

@@ -152,6 +152,12 @@ def test_what_the_script_refused_is_the_message(engine: FakeEngine, trainer: Ima
         train(model_spec(tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
 
 
+def test_a_model_that_ends_the_process_itself_is_refused(engine: FakeEngine, trainer: Image, tmp_path: Path) -> None:
+    engine.on_run = lambda *_: None
+    with pytest.raises(TrainError, match=r"^tiny: the process ended well, but before its work was done.*sys\.exit"):
+        train(model_spec(tmp_path), trainer=trainer, engine=engine, out=tmp_path / "out")
+
+
 def test_the_last_lines_of_a_failed_container_are_in_the_message(
     engine: FakeEngine, trainer: Image, tmp_path: Path
 ) -> None:

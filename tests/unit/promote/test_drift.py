@@ -17,7 +17,7 @@ from pipeline.promote.rollback import rollback
 from pipeline.status import status
 from pipeline.verify import verify
 from tests.unit.evidence_values import NOW
-from tests.unit.promote.offices import log_of, release, tagged
+from tests.unit.promote.offices import log_of, lose_the_log, release, tagged
 
 
 def test_a_moved_tag_is_drift_and_stops_what_builds_on_it(office: Office) -> None:
@@ -55,6 +55,18 @@ def test_older_evidence_that_is_put_back_is_noticed(office: Office) -> None:
         verify(where.at(digest), signers=signers, registry=office.registry, cosign=office.cosign)
     assert promote("tiny", to="staging", now=NOW, office=office)
     assert promote("tiny", to="production", now=NOW, office=office)
+
+
+def test_what_its_log_does_not_know_does_not_verify(office: Office) -> None:
+    """Without it, nobody can tell whether the evidence is that of its promotion."""
+    digest = release(office)
+    promote("tiny", to="staging", now=NOW, office=office)
+    lose_the_log(office)
+    signers, where = tuple(office.policy.signers.values()), office.repository("staging", "tiny")
+    with pytest.raises(VerifyError, match=r"(?s)1 to mend.*log-unknown"):
+        verify(where.at(digest), signers=signers, registry=office.registry, cosign=office.cosign)
+    where = office.repository("releases", "tiny")
+    assert verify(where.at(digest), signers=signers, registry=office.registry, cosign=office.cosign)
 
 
 def test_a_row_that_nobody_can_read_is_a_row_alone(office: Office) -> None:

@@ -2,19 +2,21 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.errors import PromoteError
-from pipeline.evidence import RELEASES
+from pipeline.evidence import PROMOTION, RELEASES
 from pipeline.evidence.collecting import attached
 from pipeline.oci import Manifest, Repository, manifest
 from pipeline.promote import log as logs
 from pipeline.promote import promote
 from pipeline.promote.office import Office
 from pipeline.promote.rollback import rollback
+from pipeline.signing import envelope
 from tests.unit.evidence_values import NOW
 from tests.unit.fake_registry import FakeCosign, FakeRegistry
 from tests.unit.promote.offices import log_of, lose_the_log, release, tagged
@@ -87,6 +89,27 @@ def test_an_entry_of_what_is_no_digest_is_none(office: Office) -> None:
         blob = store.put_blob(where, content, media_type="dsse")
         store.put_manifest(where, logs.TAG, manifest(found.config, (blob,)))
         assert [problem.rule for problem in log_of(office).problems] == problems
+
+
+def test_an_entry_with_a_deep_structure_for_a_word_is_none(office: Office) -> None:
+    """Anybody may write it, and the cure for a broken log has to work on it, too."""
+    release(office)
+    entry = promote("tiny", to="staging", now=NOW, office=office)
+    assert entry
+    deep: Any = []
+    for _ in range(600):
+        deep = [deep]
+    store, where = office.registry, office.repository("staging", "tiny")
+    found = store.manifest(where, logs.TAG)
+    assert found
+    statement = {
+        "predicateType": PROMOTION,
+        "subject": [{"name": str(where)}],
+        "predicate": asdict(entry) | {"reason": deep},
+    }
+    content = envelope(json.dumps(statement).encode(), cosign=office.cosign, key=KEY)
+    store.put_manifest(where, logs.TAG, manifest(found.config, (store.put_blob(where, content, media_type="dsse"),)))
+    assert [problem.rule for problem in log_of(office).problems] == ["log-entry"]
 
 
 def test_what_the_signers_of_a_channel_do_not_verify_gets_into_no_log(office: Office) -> None:
