@@ -77,15 +77,20 @@ def hold(repository: Repository, holder: Holder, *, registry: Registry) -> Itera
         nonce=ours.nonce,
         until=str(time.time() + _LEASE),
     )
-    time.sleep(_SETTLE)
 
     def still() -> None:
         found = _holder(repository, registry)
+        if found is None:
+            raise PromoteError(
+                f"{repository}:{TAG}: the lock is gone, or ran out, since this took longer than {_LEASE / 60:.0f} "
+                "minutes. What was copied is there, and nothing names it yet: run it again, on a faster line."
+            )
         if found != ours:
             raise _busy(repository, found)
 
-    still()
     try:
+        time.sleep(_SETTLE)
+        still()
         yield still
     finally:
         # Where the registry is gone, so is the lock's use; the next run takes it over. Whoever lost it leaves it alone.
@@ -126,8 +131,8 @@ def _write(repository: Repository, registry: Registry, **annotations: str) -> No
     registry.put_manifest(repository, TAG, manifest(empty, (empty,), artifact=_ARTIFACT, **annotations))
 
 
-def _busy(repository: Repository, found: _Held | None) -> PromoteError:
-    who = f"{plain(found.holder.name)} (process {found.holder.process})" if found else "somebody else"
+def _busy(repository: Repository, found: _Held) -> PromoteError:
+    who = f"{plain(found.holder.name)} (process {found.holder.process})"
     return PromoteError(
         f"{repository}: {who} is promoting or rolling back just now, and was first. Nothing of yours was done. "
         "Wait for that to end, look at `inv status`, and run it again if it is still what you want."

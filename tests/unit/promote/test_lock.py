@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -90,3 +90,28 @@ def test_two_runs_that_call_themselves_the_same_are_two(office: Office) -> None:
         still()
         with lock.hold(where, office.holder, registry=office.registry), pytest.raises(PromoteError, match="me@here"):
             still()
+
+
+def test_one_that_takes_longer_than_its_lock_is_told_so(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    with lock.hold(office.repository("staging", "tiny"), office.holder, registry=office.registry) as still:
+        still()
+        monkeypatch.setattr(time, "time", lambda: now + 1801)
+        with pytest.raises(PromoteError, match="this took longer than 30 minutes"):
+            still()
+
+
+def test_one_that_is_interrupted_while_it_settles_holds_nothing(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: float) -> NoReturn:
+        raise KeyboardInterrupt
+
+    where = office.repository("staging", "tiny")
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt), lock.hold(where, office.holder, registry=office.registry):
+            pass
+    other = replace(office.holder, name="you@there", machine="there")
+    with lock.hold(where, other, registry=office.registry) as still:
+        still()
