@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.artifacts import Finding
 from pipeline.errors import SettingsError
-from pipeline.evidence import GATES, PROVENANCE, RELEASES, TEST_RESULT, Evidence, finding, when
+from pipeline.evidence import GATES, PASSING, PROVENANCE, RELEASES, TEST_RESULT, Evidence, finding, when
 from pipeline.settings import HOME, absolute, repository
 from pipeline.signing import Identity
 from pipeline.sigstore import Claimed
@@ -166,6 +166,10 @@ def _channel(name: str, asked: Mapping[str, Any], signers: Mapping[str, Identity
     for listed in ("signers", "forbidden", "approvers"):
         if not isinstance(asked[listed], list):
             raise TypeError(f"channels.{name}.{listed} is {asked[listed]!r}, and has to be a list")
+    if strange := sorted(set(asked["forbidden"]) - set(PASSING)):
+        raise ValueError(
+            f"channels.{name}.forbidden names {', '.join(strange)}; what a gate lets pass is {', '.join(PASSING)}"
+        )
     for figure in asked["budgets"]:
         gate, _, measured = figure.partition(".")
         if gate not in GATES or not measured:

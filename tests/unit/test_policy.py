@@ -1,5 +1,6 @@
 """What a channel asks on top: every condition of promotion.toml catches its fault, and mistakes in it are told."""
 
+import ast
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline import policy
 from pipeline.errors import SettingsError
-from pipeline.evidence import PROVENANCE, Evidence
+from pipeline.evidence import PASSING, PROVENANCE, Evidence
 from pipeline.policy import Channel
 from pipeline.settings import HOME
 from pipeline.signing import Identity
@@ -150,6 +151,11 @@ def test_a_signer_may_be_a_workflow(tmp_path: Path, named: str, claimed: str, co
         ('"smoke.p50_ms" = 500', '"p50_ms" = 500', "budgets names 'p50_ms'"),
         ('"smoke.p50_ms" = 500', '"smoke." = 500', "budgets names 'smoke.'"),
         ('forbidden = ["frozen-branch"]', 'forbidden = "frozen-branch"', "forbidden is 'frozen-branch', and has to be"),
+        (
+            'forbidden = ["frozen-branch"]',
+            'forbidden = ["frozen-brnch"]',
+            "forbidden names frozen-brnch; what a gate lets",
+        ),
         ('signers = ["local"]', 'signers = "local"', "signers is 'local', and has to be a list"),
     ],
 )
@@ -158,6 +164,19 @@ def test_a_mistake_in_the_policy_is_told(tmp_path: Path, old: str, new: str, tol
     path.write_text((HOME / "promotion.toml").read_text().replace(old, new, 1))
     with pytest.raises(SettingsError, match=told):
         policy.load(path)
+
+
+def test_what_a_gate_lets_pass_may_be_forbidden() -> None:
+    """By what the gates' sources say: each finding, and each rule of audit's table, that is no error."""
+    gates = (path for gate in ("check", "audit") for path in (HOME / "pipeline" / gate).rglob("*.py"))
+    found = set()
+    for path in (HOME / "pipeline/artifacts.py", HOME / "pipeline/smoke.py", *gates):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"Finding", "Rule"}:
+                named = {each.arg: each.value.value for each in node.keywords if isinstance(each.value, ast.Constant)}
+                if named.get("level", "error") != "error":
+                    found.add(named.get("rule") or named["name"])
+    assert found == set(PASSING)
 
 
 def test_an_unknown_channel_is_told() -> None:
