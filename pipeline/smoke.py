@@ -51,6 +51,8 @@ def _run_tests(digest: str, limits: Limits, address: str, report: Path, probes: 
     command += [f"--probes={probes.absolute()}"] if probes else []
     # Ryuk, testcontainers' reaper, comes from a registry; every container here is removed by its own fixture.
     environment = os.environ | {"TESTCONTAINERS_RYUK_DISABLED": "true", "DOCKER_HOST": address}
+    # Its lines are progress, and come as they are written.
+    environment["PYTHONUNBUFFERED"] = "1"
     lines: list[str] = []
     with subprocess.Popen(
         command,

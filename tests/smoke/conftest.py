@@ -3,14 +3,16 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
 import requests
+from docker.errors import NotFound
 from docker.models.containers import Container
 from numpy.typing import NDArray
 from safetensors.numpy import load
@@ -139,11 +141,12 @@ def _strings(content: NDArray[Any]) -> NDArray[Any]:
 @contextmanager
 def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Serving]:
     settings = production(limits, engine.serving_network())
-    server = DockerContainer(image)
+    name = f"torchyard-smoke-{uuid4().hex[:12]}"
+    server = DockerContainer(image).with_name(name)
     server.tmpfs = settings.pop("tmpfs")
     server.ports = {f"{port}/tcp": ("127.0.0.1", 0) for port in (PORT, GRPC_PORT)}  # type: ignore[misc]
     started = time.monotonic()
-    with server.with_kwargs(**settings):
+    with _removed(server, name), server.with_kwargs(**settings):
         container = server.get_wrapped_container()
         container.reload()
         address, grpc_address = (_published(container, port) for port in (PORT, GRPC_PORT))
@@ -156,6 +159,16 @@ def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Servi
             ready_after=seconds,
             health_at_start=health,
         )
+
+
+@contextmanager
+def _removed(server: DockerContainer, name: str) -> Iterator[None]:
+    """Removes a container that was made and not started: an interruption may come in between."""
+    try:
+        yield
+    finally:
+        with suppress(NotFound):
+            server.get_docker_client().client.containers.get(name).remove(force=True)
 
 
 def _published(container: Container, port: int) -> str:
