@@ -82,8 +82,9 @@ def hold(repository: Repository, holder: Holder, *, registry: Registry) -> Itera
         found = _holder(repository, registry)
         if found is None:
             raise PromoteError(
-                f"{repository}:{TAG}: the lock is gone, or ran out, since this took longer than {_LEASE / 60:.0f} "
-                "minutes. What was copied is there, and nothing names it yet: run it again, on a faster line."
+                f"{repository}:{TAG}: the lock is gone: another took it over and is done, or this took longer than "
+                f"{_LEASE / 60:.0f} minutes. What was copied is there, and nothing names it yet: look at `inv status`, "
+                "and run it again if it is still what you want."
             )
         if found != ours:
             raise _busy(repository, found)

@@ -437,7 +437,7 @@ def test_who_holds_the_lock_keeps_others_out_until_he_is_gone(yard: Yard) -> Non
     gone = replace(yard.office.holder, process=2**22 + 1)
     with hold(where, gone, registry=store) as still:
         assert yard.promote("staging")
-        with pytest.raises(PromoteError, match="somebody else is promoting or rolling back just now"):
+        with pytest.raises(PromoteError, match="the lock is gone: another took it over and is done"):
             still()
 
 
