@@ -18,7 +18,12 @@ from pipeline.errors import BuildError, EngineError, SpaceError
 
 _LAST_LINES = 25
 # What BuildKit and its client say when the engine goes away.
-_GONE = ("cannot connect to the docker daemon", "eof", "connection reset", "closing", "code = unavailable")
+_GONE = re.compile(
+    r"cannot connect to the docker daemon|unexpected eof|error reading from server|code = unavailable|connection reset"
+    r"|(?:transport|connection) is closing"
+)
+# What is no line of theirs: a step's number, or the time before what it printed; the Dockerfile's lines; what failed.
+_OF_A_STEP = re.compile(r"[#>\d]|error: failed to solve: process")
 # BuildKit 0.8 begins each step with its digest, which tells nobody anything.
 _DIGEST = re.compile(r"#\d+ sha256:\w+$")
 # Where pip and curl look for the bundle of certificate authorities that a host trusts.
@@ -101,9 +106,8 @@ def _failure(build: Build, log: str) -> BuildError | SpaceError | EngineError:
     lowered = log.lower()
     if "no space left on device" in lowered:
         return SpaceError(f"The disk filled up while {build.tag} was built:\n{log}\nFree some space and run it again.")
-    # What steps print has their number or the time before it, and may be about any connection.
-    own = [line for line in map(str.strip, lowered.splitlines()) if line.startswith(("error", "cannot", "failed"))]
-    if any(sign in line for line in own for sign in _GONE):
+    own = (line for line in map(str.strip, lowered.splitlines()) if not _OF_A_STEP.match(line))
+    if any(_GONE.search(line) for line in own):
         return EngineError(
             f"The container engine went away while {build.tag} was built:\n{log}\n"
             "Nothing half-made was tagged; start the engine (`inv doctor` shows how) and run the same command."

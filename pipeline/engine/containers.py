@@ -1,12 +1,14 @@
 """Docker's containers: run to their end, or serving until they are no longer needed."""
 
 import io
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, cast
 
+import docker
 import requests
 from docker.errors import DockerException, NotFound
 from docker.models.containers import Container
@@ -17,6 +19,8 @@ from pipeline.engine.usage import LOOK, process, seconds_since_epoch, usage
 from pipeline.errors import ContainerFailed, EngineError, SpaceError
 
 _LAST_LINES = 20
+# What interrupts a command, where nothing else is done at it.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class DockerServing:
@@ -112,10 +116,40 @@ class Stream(io.RawIOBase):
         return size
 
 
+@contextmanager
+def created(client: docker.DockerClient, image: str, **settings: Any) -> Iterator[Container]:
+    """A container that is there until the end, and not a moment longer, whenever an interruption comes."""
+    with ExitStack() as stack:
+        # Of one that is being made, nobody knows yet.
+        with uninterrupted(), engine_errors():
+            container = client.containers.create(image, **settings)
+            stack.callback(remove, container)
+        yield container
+
+
 def remove(container: Container) -> None:
     """Removes a container, running or not; one that is gone already is fine."""
-    with engine_errors(), suppress(NotFound):
+    with uninterrupted(), engine_errors(), suppress(NotFound):
         container.remove(force=True)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Has an interruption wait for the end; threads are never interrupted."""
+    came: list[int] = []
+    if threading.current_thread() is threading.main_thread():
+        interrupting = [each for each in _SIGNALS if signal.getsignal(each) is signal.default_int_handler]
+    else:
+        interrupting = []
+    for each in interrupting:
+        signal.signal(each, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for each in interrupting:
+            signal.signal(each, signal.default_int_handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 class _Patience:

@@ -21,7 +21,7 @@ from docker.types import Mount as DockerMount
 from pipeline.artifacts import Limits
 from pipeline.engine import LABEL, Build, Image, Info, Job, Pushed, Service, Serving
 from pipeline.engine.buildkit import Builder
-from pipeline.engine.containers import DockerServing, Stream, remove, run_to_end
+from pipeline.engine.containers import DockerServing, Stream, created, remove, run_to_end
 from pipeline.engine.failures import engine_errors, short
 from pipeline.engine.pushing import push
 from pipeline.errors import EngineError
@@ -162,19 +162,14 @@ class DockerEngine:
 
     @contextmanager
     def files(self, reference: str) -> Iterator[BinaryIO]:
-        with engine_errors():
-            container = self._client.containers.create(reference, command=["-"], labels={LABEL: "read"})
-        try:
+        with created(self._client, reference, command=["-"], labels={LABEL: "read"}) as container:
             with engine_errors():
                 chunks = cast(Iterator[bytes], container.export())
             with io.BufferedReader(Stream(chunks), buffer_size=2**20) as stream:
                 yield cast(BinaryIO, stream)
-        finally:
-            remove(container)
 
     def read_file(self, reference: str, path: str) -> bytes | None:
-        with engine_errors():
-            container = self._client.containers.create(reference, command=["-"], labels={LABEL: "read"})
+        with created(self._client, reference, command=["-"], labels={LABEL: "read"}) as container, engine_errors():
             try:
                 chunks, _ = container.get_archive(path)
                 with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as archive:
@@ -182,37 +177,32 @@ class DockerEngine:
                     return member.read() if member else None
             except NotFound:
                 return None
-            finally:
-                container.remove(force=True)
 
     def run(self, job: Job, *, on_line: Callable[[str], None]) -> None:
         network = f"container:{job.beside}" if job.beside else "host" if job.network else "none"
         limits = production(job.limits, network) | {"labels": {LABEL: "job"}}
         limits["tmpfs"] = {"/tmp": "rw,nosuid,nodev,size=1g"}  # noqa: S108 (inside the container)
-        with engine_errors():
-            container = self._client.containers.create(
-                job.image,
-                entrypoint=list(job.command),
-                user=f"{os.getuid()}:{os.getgid()}",
-                environment=dict(job.env),
-                mounts=[_mount(mount.source, mount.target, mount.writable) for mount in job.mounts],
-                device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.gpus else None,
-                **limits,
-            )
-        try:
-            with engine_errors():
-                run_to_end(container, job, on_line)
-        finally:
-            remove(container)
+        making = created(
+            self._client,
+            job.image,
+            entrypoint=list(job.command),
+            user=f"{os.getuid()}:{os.getgid()}",
+            environment=dict(job.env),
+            mounts=[_mount(mount.source, mount.target, mount.writable) for mount in job.mounts],
+            device_requests=[DeviceRequest(count=-1, capabilities=[["gpu"]])] if job.gpus else None,
+            **limits,
+        )
+        with making as container, engine_errors():
+            run_to_end(container, job, on_line)
 
     @contextmanager
     def serve(self, reference: str, *, name: str, port: int, limits: Limits, grpc_port: int = 0) -> Iterator[Serving]:
         ports = {"8080/tcp": ("127.0.0.1", port), "8081/tcp": ("127.0.0.1", grpc_port)}
-        container = self._start(reference, name, ports, limits)
-        try:
+        settings = production(limits, self.serving_network())
+        with created(self._client, reference, name=name, ports=ports, **settings) as container:
+            with engine_errors():
+                container.start()
             yield DockerServing(container)
-        finally:
-            remove(container)
 
     def start(self, service: Service) -> None:
         network = self.serving_network()
@@ -285,22 +275,6 @@ class DockerEngine:
                     if error.status_code != HTTPStatus.CONFLICT:
                         raise
         return NETWORK
-
-    def _start(self, reference: str, name: str, ports: dict[str, tuple[str, int]], limits: Limits) -> Container:
-        network = self.serving_network()
-        with engine_errors():
-            container = self._client.containers.create(
-                reference,
-                name=name,
-                ports=ports,
-                **production(limits, network),
-            )
-            try:
-                container.start()
-            except BaseException:
-                container.remove(force=True)
-                raise
-        return container
 
     def _found(self, reference: str) -> Image:
         image = self.find(reference)

@@ -3,16 +3,14 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import pytest
 import requests
-from docker.errors import NotFound
 from docker.models.containers import Container
 from numpy.typing import NDArray
 from safetensors.numpy import load
@@ -20,6 +18,7 @@ from testcontainers.core.container import DockerContainer
 from tritonclient.utils import deserialize_bytes_tensor
 
 from pipeline.artifacts import Limits
+from pipeline.engine.containers import uninterrupted
 from pipeline.engine.docker import DockerEngine, connect, production
 
 PORT = 8080
@@ -141,12 +140,11 @@ def _strings(content: NDArray[Any]) -> NDArray[Any]:
 @contextmanager
 def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Serving]:
     settings = production(limits, engine.serving_network())
-    name = f"torchyard-smoke-{uuid4().hex[:12]}"
-    server = DockerContainer(image).with_name(name)
+    server = DockerContainer(image)
     server.tmpfs = settings.pop("tmpfs")
     server.ports = {f"{port}/tcp": ("127.0.0.1", 0) for port in (PORT, GRPC_PORT)}  # type: ignore[misc]
     started = time.monotonic()
-    with _removed(server, name), server.with_kwargs(**settings):
+    with _started(server.with_kwargs(**settings)):
         container = server.get_wrapped_container()
         container.reload()
         address, grpc_address = (_published(container, port) for port in (PORT, GRPC_PORT))
@@ -162,13 +160,18 @@ def _running(image: str, limits: Limits, engine: DockerEngine) -> Iterator[Servi
 
 
 @contextmanager
-def _removed(server: DockerContainer, name: str) -> Iterator[None]:
-    """Removes a container that was made and not started: an interruption may come in between."""
-    try:
+def _started(server: DockerContainer) -> Iterator[None]:
+    """A container that is stopped and removed at the end, whenever an interruption comes."""
+    with ExitStack() as stack:
+        with uninterrupted():
+            server.start()
+            stack.callback(_stop, server)
         yield
-    finally:
-        with suppress(NotFound):
-            server.get_docker_client().client.containers.get(name).remove(force=True)
+
+
+def _stop(server: DockerContainer) -> None:
+    with uninterrupted():
+        server.stop()
 
 
 def _published(container: Container, port: int) -> str:

@@ -50,6 +50,8 @@ def test_without_buildkit_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
             "went away",
         ),
         ("Cannot connect to the Docker daemon at unix:///sock", EngineError, "went away"),
+        ("#5 0.264 half way\nunexpected EOF", EngineError, "went away"),
+        ('3.1 unexpected EOF\nERROR: failed to solve: process "cat <<EOF; unexpected EOF"', BuildError, "could not"),
         ("#7 3.1 x.cpp:1: error: invalid sizeof\n#7 3.2 unexpected EOF, closing", BuildError, "could not be built"),
     ],
 )

@@ -1,5 +1,7 @@
 """Engines that cannot be used are told as such, and what the SDK raises is said in words that help."""
 
+import os
+import signal
 from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +12,7 @@ import requests
 from docker.errors import APIError, NotFound
 
 from pipeline.engine import LABEL
+from pipeline.engine.containers import created
 from pipeline.engine.docker import DockerEngine, connect
 from pipeline.engine.failures import engine_errors
 from pipeline.errors import EngineError
@@ -63,3 +66,22 @@ def test_a_name_that_is_taken_comes_with_what_removes_it() -> None:
     told = 'Conflict. The container name "/torchyard-soak-resnet" is already in use by container "1234".'
     with pytest.raises(EngineError, match="`docker rm --force torchyard-soak-resnet` removes it"), engine_errors():
         raise APIError("409", response, told)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_while_a_container_is_made_leaves_none(number: signal.Signals) -> None:
+    removed: list[str] = []
+
+    def create(image: str, **_: object) -> SimpleNamespace:
+        os.kill(os.getpid(), number)
+        return SimpleNamespace(remove=lambda **_: removed.append(image))
+
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        client = cast("docker.DockerClient", SimpleNamespace(containers=SimpleNamespace(create=create)))
+        with pytest.raises(KeyboardInterrupt), created(client, "image"):
+            pytest.fail("it goes on")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert removed == ["image"]
