@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import tarfile
 from collections.abc import Iterator
 from fnmatch import translate
@@ -11,7 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO
 
-from pipeline import progress
+from pipeline import programs, progress
 from pipeline.errors import PinsError, SpaceError
 from pipeline.pins import IMAGES, RootPin
 
@@ -84,20 +83,13 @@ def _mmdebstrap(pin: RootPin, out: Path) -> None:
     command += [pin.suite, str(out)]
     environment = os.environ | {"SOURCE_DATE_EPOCH": str(pin.epoch), "LC_ALL": "C.UTF-8"}
     log: list[str] = []
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                log.append(line.rstrip())
-                if line.startswith(("I: running", "I: downloading", "I: installing", "I: extracting", "E:")):
-                    progress.say(f"  {line.rstrip()}")
-        except BaseException:
-            # It removes what it unpacked on the way out.
-            process.terminate()
-            process.wait()
-            raise
-    if process.returncode:
+
+    def on_line(line: str) -> None:
+        log.append(line)
+        if line.startswith(("I: running", "I: downloading", "I: installing", "I: extracting", "E:")):
+            progress.say(f"  {line}")
+
+    if programs.run(command, env=environment, on_line=on_line):
         last = "\n".join(f"  {line}" for line in log[-15:])
         if "No space left on device" in last:
             raise SpaceError(

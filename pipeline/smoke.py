@@ -2,12 +2,12 @@
 
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from pipeline import programs
 from pipeline.artifacts import Finding, Limits, Verdict, accepted_branch
 from pipeline.engine import ACCEPTED, Engine
 from pipeline.errors import SmokeError
@@ -54,26 +54,14 @@ def _run_tests(digest: str, limits: Limits, address: str, report: Path, probes: 
     # Its lines are progress, and come as they are written.
     environment["PYTHONUNBUFFERED"] = "1"
     lines: list[str] = []
-    with subprocess.Popen(
-        command,
-        cwd=HOME,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # Ctrl-C reaches it once, from here: a second one would stop it from cleaning up.
-        start_new_session=True,
-    ) as process:
-        try:
-            for line in process.stdout or ():
-                lines.append(f"  {line.rstrip()}")
-                if "::" in line:
-                    say(lines[-1])
-        except BaseException:
-            # pytest removes its containers on the way out.
-            process.send_signal(signal.SIGINT)
-            process.communicate()
-            raise
+
+    def on_line(line: str) -> None:
+        lines.append(f"  {line}")
+        if "::" in line:
+            say(lines[-1])
+
+    # pytest removes its containers when it is interrupted as by Ctrl-C.
+    programs.run(command, cwd=HOME, env=environment, on_line=on_line, ends_at=signal.SIGINT)
     return "\n".join(lines)
 
 

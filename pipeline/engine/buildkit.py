@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import progress
+from pipeline import programs, progress
 from pipeline.engine import Build
 from pipeline.errors import BuildError, EngineError, SpaceError
 
@@ -75,24 +75,14 @@ class Builder:
             command += [f"--label={key}={value}" for key, value in sorted(build.labels.items())]
             environment = os.environ | {"DOCKER_BUILDKIT": "1", "DOCKER_HOST": self.address}
             last: deque[str] = deque(maxlen=_LAST_LINES)
-            with subprocess.Popen(
-                [*command, str(build.folder)],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-            ) as process:
-                try:
-                    for line in process.stdout or ():
-                        if line.strip() and not _DIGEST.match(line):
-                            last.append(line.rstrip())
-                            progress.say(f"  {line.rstrip()}")
-                except BaseException:
-                    process.terminate()
-                    raise
-        if process.returncode:
+
+            def on_line(line: str) -> None:
+                if line.strip() and not _DIGEST.match(line):
+                    last.append(line)
+                    progress.say(f"  {line}")
+
+            code = programs.run([*command, str(build.folder)], env=environment, on_line=on_line)
+        if code:
             raise _failure(build, "\n".join(f"  {line}" for line in last))
 
 

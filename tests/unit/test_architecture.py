@@ -9,7 +9,7 @@ import pytest
 HOME = Path(__file__).resolve().parents[2]
 # Lower layers first; a module may import from its own layer only if it is the same package.
 LAYERS = (
-    {"errors", "artifacts", "progress"},
+    {"errors", "artifacts", "progress", "programs"},
     {"alone", "records", "pins", "spec", "engine", "oci", "sigstore"},
     {"bootstrap", "parity", "workbench", "load", "signing", "settings"},
     {"images", "compile", "train", "export", "check", "assemble", "audit", "smoke", "deploy", "doctor", "explain"}
