@@ -39,6 +39,7 @@ from pipeline.errors import (
     DriftError,
     EngineError,
     PipelineError,
+    RecordError,
     RegistryError,
     SettingsError,
     SpaceError,
@@ -138,7 +139,7 @@ def command(*positional: str, **options: str) -> Callable[[Callable[P, None]], "
 
 
 class _Argument(Argument):
-    """An argument that refuses what is no number for one; invoke would show a traceback."""
+    """An argument that refuses what is no number for one, where invoke's own lets a ValueError through."""
 
     def set_value(self, value: Any, cast: bool = True) -> None:
         """Called by invoke's parser."""
@@ -150,7 +151,7 @@ class _Argument(Argument):
 
 
 class _Task(Task[Any]):
-    """A task whose arguments are ours."""
+    """A task whose arguments are ours: invoke makes its own, and asks nobody of which class."""
 
     def get_arguments(self, ignore_unknown_help: bool | None = None) -> list[Argument]:
         """Called by invoke for its parser and its help."""
@@ -523,13 +524,22 @@ def clean(_: Context, model: str = "", images: bool = False) -> None:
         raise SpecError(f"--model {model}: that is no model's folder.")
     folder = BUILD / name
     if folder.exists():
-        shutil.rmtree(folder)
+        _remove(folder)
         say(f"removed {_shown(folder)}")
     else:
         say(f"nothing was built in {_shown(folder)}")
     if images:
         removed = connect().clean()
         say(f"removed {len(removed)} images")
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RecordError(
+            f"{error.filename} cannot be removed ({error.strerror}). Is it somebody else's, or is it in use?"
+        ) from error
 
 
 @command()

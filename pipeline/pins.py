@@ -89,7 +89,7 @@ def load(path: Path = PINS) -> Pins:
             registry=content["registry"]["tag"],
             release_tools=content["release-tools"]["tag"],
         )
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise PinsError(f"{path}: cannot be read ({error}). Restore it from git.") from error
     except KeyError as error:
         raise PinsError(f"{path}: the pin {error} is missing. Restore it from git.") from error

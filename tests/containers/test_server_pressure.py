@@ -8,7 +8,6 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -303,13 +302,16 @@ def test_a_run_that_hangs_is_not_live_and_a_second_signal_ends_it(start: Start, 
 
 
 def test_a_run_of_a_client_that_left_is_waited_for_at_the_end(start: Start, archives: Path) -> None:
-    with start(archives / "patient") as running:
+    with start(archives / "patient", TORCHYARD_STOP_SECONDS="40") as running:
         running.wait_until_ready()
-        body = json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [4000]}]})
-        with suppress(requests.ReadTimeout):
+        body = json.dumps({"inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [10_000]}]})
+        with pytest.raises(requests.ReadTimeout):
             requests.post(running.url("v2/models/patient/infer"), data=body, timeout=0.5)
+        stopped = time.monotonic()
         running.container.kill(signal="SIGTERM")
         assert running.exit_code() == 0, running.log()
+        # Long after the last connection was closed.
+        assert time.monotonic() - stopped > 1.5
 
 
 def test_who_waits_for_a_run_that_does_not_end_is_told_when_the_server_has_to(start: Start, archives: Path) -> None:

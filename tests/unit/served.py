@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from pipeline.alone import alone
 from pipeline.artifacts import File, ServingImage
 from pipeline.engine import Image
+from pipeline.errors import SpecError
 from tests.unit import values
 from tests.unit.fake_engine import FakeEngine
 
@@ -31,3 +33,12 @@ def image(folder: Path, engine: FakeEngine, *, trainer: str = "", operators: boo
 def load(engine: FakeEngine) -> Image:
     """The load generator."""
     return engine.add("torchyard-load:v1", config={"Cmd": ["load"]})
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a command has a folder to itself."""
+    try:
+        with alone(folder, busy=SpecError("busy")):
+            return False
+    except SpecError:
+        return True

@@ -261,3 +261,20 @@ def test_a_plan_that_measures_nothing_is_refused() -> None:
     for seconds, rounds in ((0, 1), (61, 1), (1, 0)):
         with pytest.raises(SpecError, match="at least one round"):
             bench_plan(seconds=seconds, rounds=rounds, protocol="")
+
+
+@pytest.mark.usefixtures("world")
+def test_nothing_else_works_on_the_model_meanwhile(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served is not built again, and two do not measure each other."""
+    held: list[bool] = []
+
+    def ready(_: object) -> float:
+        held.append(served.is_held(tmp_path / "build"))
+        return 1.0
+
+    monkeypatch.setattr(benching, "wait_until_ready", ready)
+    _bench(served.image(tmp_path, engine), engine, tmp_path)
+    assert set(held) == {True}
+    assert not served.is_held(tmp_path / "build")

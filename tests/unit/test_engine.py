@@ -1,6 +1,5 @@
 """Engines that cannot be used are told as such, and what the SDK raises is said in words that help."""
 
-import os
 import signal
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -73,7 +72,7 @@ def test_an_interruption_while_a_container_is_made_leaves_none(number: signal.Si
     removed: list[str] = []
 
     def create(image: str, **_: object) -> SimpleNamespace:
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
         return SimpleNamespace(remove=lambda **_: removed.append(image))
 
     before = signal.signal(number, signal.default_int_handler)

@@ -1,13 +1,26 @@
 """The line: a step runs when what it is made from changed, and what comes before it is never done again for nothing."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import images, line, pins
-from pipeline.artifacts import Archive, DataOrigin, Decided, File, ModelSpec, ServingImage, TrainedModel, Verdict
+from pipeline.alone import alone
+from pipeline.artifacts import (
+    Archive,
+    DataOrigin,
+    Decided,
+    File,
+    ModelSpec,
+    ServingImage,
+    TrainedModel,
+    Verdict,
+    sha256_of,
+)
 from pipeline.engine import Engine, Image
 from pipeline.errors import CheckError
 from pipeline.line import STEPS, Line
@@ -81,6 +94,30 @@ def test_everything_runs_once_and_then_nothing(spec: ModelSpec, engine: FakeEngi
     operators = _with_operators(spec)
     assert _ran(operators, engine, tmp_path / "build") == list(STEPS)
     assert _ran(operators, engine, tmp_path / "build") == []
+
+
+def test_of_two_commands_at_once_the_second_finds_what_the_first_has_made(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build, waiting = tmp_path / "build", threading.Event()
+    _ran(spec, engine, build)
+    monkeypatch.setattr("pipeline.alone.say", lambda _: waiting.set())
+    with ThreadPoolExecutor() as second, alone(build / "tiny"):
+        made = (build / "tiny/train.json").replace(tmp_path / "train.json")
+        ran = second.submit(_ran, spec, engine, build)
+        assert waiting.wait(10)
+        made.replace(build / "tiny/train.json")
+    assert ran.result() == []
+
+
+@pytest.mark.parametrize(("changed", "ran"), [("assemble.py", ["assemble"]), ("docker.py", ["smoke"])])
+def test_a_step_goes_by_its_own_code_too(
+    spec: ModelSpec, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, ran: list[str]
+) -> None:
+    """assemble's, and for smoke the contract that it starts a container by."""
+    _ran(spec, engine, tmp_path / "build")
+    monkeypatch.setattr(line, "sha256_of", lambda path: "1" if path.name == changed else sha256_of(path))
+    assert _ran(spec, engine, tmp_path / "build") == ran
 
 
 def test_without_operators_there_is_nothing_to_compile(

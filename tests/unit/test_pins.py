@@ -39,6 +39,14 @@ def test_a_missing_pin_is_named(tmp_path: Path) -> None:
         pins.load(_changed(tmp_path, 'suite = "trixie"', ""))
 
 
+@pytest.mark.parametrize("content", [b'torch = "\xe4"', b"debian = 1\nbase = 1", b'base = { build = "1" }\ndebian = 1'])
+def test_pins_of_another_form_are_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pins.toml"
+    path.write_bytes(content)
+    with pytest.raises(PinsError, match="cannot be read"):
+        pins.load(path)
+
+
 def test_broken_toml_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PinsError, match="cannot be read"):
         pins.load(_changed(tmp_path, "[debian]", "[debian"))

@@ -9,7 +9,7 @@ import pytest
 
 from pipeline import signing
 from pipeline.engine import Job
-from pipeline.errors import ContainerFailed, CosignError, PipelineError, RegistryError
+from pipeline.errors import ContainerFailed, CosignError, PipelineError, RegistryError, ReleaseError
 from pipeline.signing import Identity, ToolCosign, payload_of
 from pipeline.sigstore import GITHUB, Claimed
 from tests.unit.fake_engine import FakeEngine
@@ -245,3 +245,16 @@ def test_a_bundle_in_which_somebody_might_find_a_key_is_not(bundle: str) -> None
 def test_a_cosign_that_fails_is_no_damage_of_what_is_there() -> None:
     """A promotion brings again what is damaged, and not what it could not look at."""
     assert CosignError.__bases__ == (PipelineError,)
+
+
+@pytest.mark.parametrize("content", [None, b"\xe4"])
+def test_a_passphrase_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    file = tmp_path / "passphrase"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.delenv(signing.PASSPHRASE, raising=False)
+    monkeypatch.setenv(signing.PASSPHRASE_FILE, str(file))
+    with pytest.raises(ReleaseError, match=f"names {file}, which cannot be read"):
+        signing.passphrase()

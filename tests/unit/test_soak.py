@@ -139,3 +139,20 @@ def test_a_server_that_leaks_fails(engine: FakeEngine, tmp_path: Path, monkeypat
 def test_a_time_that_cannot_tell_is_refused(engine: FakeEngine, tmp_path: Path, minutes: float) -> None:
     with pytest.raises(SpecError, match=f"--minutes {minutes}"):
         _soak(engine, tmp_path, minutes)
+
+
+@pytest.mark.usefixtures("tricks")
+def test_nothing_else_works_on_the_model_meanwhile(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served is not built again, and two do not measure each other."""
+    held: list[bool] = []
+
+    def ready(_: object) -> float:
+        held.append(served.is_held(tmp_path / "build"))
+        return 1.0
+
+    monkeypatch.setattr(soaking, "wait_until_ready", ready)
+    _soak(engine, tmp_path)
+    assert set(held) == {True}
+    assert not served.is_held(tmp_path / "build")

@@ -167,3 +167,20 @@ def test_a_server_that_ended_by_itself_is_told(engine: FakeEngine, tmp_path: Pat
 def test_no_storm_is_refused(engine: FakeEngine, tmp_path: Path, times: int, clients: int) -> None:
     with pytest.raises(SpecError, match=f"--times {times} --clients {clients}"):
         _storm(engine, tmp_path, times=times, clients=clients)
+
+
+@pytest.mark.usefixtures("world")
+def test_nothing_else_works_on_the_model_meanwhile(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served is not built again, and two do not measure each other."""
+    held: list[bool] = []
+
+    def ready(_: object) -> float:
+        held.append(served.is_held(tmp_path / "build"))
+        return 1.0
+
+    monkeypatch.setattr(storming, "wait_until_ready", ready)
+    _storm(engine, tmp_path, times=1)
+    assert set(held) == {True}
+    assert not served.is_held(tmp_path / "build")

@@ -1,9 +1,10 @@
 """The commands: their names and help, and how an error ends one."""
 
 import errno
+import getpass
 import os
+import shutil
 import signal
-import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ from invoke.exceptions import Exit
 from invoke.program import Program
 
 import tasks
-from pipeline.errors import PipelineError, SpaceError, SpecError
+from pipeline.errors import PipelineError, RecordError, SpaceError, SpecError
 
 NAMESPACE = Collection.from_module(tasks)
 COMMANDS = [
@@ -88,8 +89,8 @@ def test_a_supervisor_and_a_terminal_that_closes_interrupt(number: signal.Signal
 
         @tasks.command()
         def stopped(_: Context) -> None:
-            os.kill(os.getpid(), number)
-            time.sleep(10)
+            signal.raise_signal(number)
+            pytest.fail("it goes on")
 
         with pytest.raises(Exit) as ended:
             stopped(Context())
@@ -104,7 +105,7 @@ def test_what_nohup_has_ignored_stays_ignored() -> None:
 
         @tasks.command()
         def working(_: Context) -> None:
-            os.kill(os.getpid(), signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)
 
         working(Context())
     finally:
@@ -155,6 +156,26 @@ def test_clean_removes_what_was_built_of_a_model_and_nothing_else(built: Path, m
     NAMESPACE["clean"](Context(), model=model)
     assert sorted(path.name for path in built.iterdir()) == left
     assert (built.parent / "sources").exists()
+
+
+def test_what_cannot_be_removed_is_told(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path) -> NoReturn:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path / "weights"))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(Exit) as ended:
+        NAMESPACE["clean"](Context(), model="gate")
+    assert ended.value.code == RecordError.exit_code
+    assert f"{built / 'gate/weights'} cannot be removed (Permission denied)" in str(ended.value.message)
+
+
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 1000"), OSError("No username set")])
+def test_who_has_no_name_goes_by_his_number(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def nameless() -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert tasks._user() == str(os.getuid())
 
 
 def test_clean_of_no_folder_is_refused(built: Path) -> None:

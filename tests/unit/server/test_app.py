@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from server import log
 from server.http import app as app_module
 from server.http import routes
-from server.http.app import App
+from server.http.app import App, State
 from server.http.body import Bodies
 from server.http.elsewhere import Elsewhere
 from server.inference.statistics import Executions, Statistics, Tally
@@ -524,46 +524,17 @@ def test_each_request_is_in_the_log_at_debug_only(app: App, capsys: pytest.Captu
     assert (line["event"], line["level"], line["id"], line["path"]) == ("request", "debug", "8", INFER)
 
 
-def test_a_client_that_goes_away_while_the_model_runs_gets_nothing(tmp_path: Path) -> None:
-    app = _app(tmp_path)
+def _cut_off(app: App, *, state: State) -> list[dict[str, Any]]:
+    """What is sent for a request whose task is cancelled while the model runs, when the server is in that state."""
+    sent: list[dict[str, Any]] = []
+    body = _json()
 
     async def waits(*_: object, **__: object) -> Sequence[Answer]:
         await asyncio.sleep(60)
         raise AssertionError
-
-    app._inference.answer = waits  # type: ignore[method-assign]
-    body = _json()
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body}
-
-    async def send(_: object) -> None:
-        raise AssertionError
-
-    async def main() -> None:
-        scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
-        task = asyncio.ensure_future(app(scope, receive, send))
-        await asyncio.sleep(0.01)
-        assert app._bodies.held == len(body)
-        task.cancel()
-        await task
-        assert app._bodies.held == 0
-
-    asyncio.run(main())
-
-
-def test_a_request_that_the_end_of_the_server_cuts_off_is_told(tmp_path: Path) -> None:
-    app = _app(tmp_path)
-
-    async def waits(*_: object, **__: object) -> Sequence[Answer]:
-        await asyncio.sleep(60)
-        raise AssertionError
-
-    app._inference.answer = waits  # type: ignore[method-assign]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": _json()}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -572,14 +543,26 @@ def test_a_request_that_the_end_of_the_server_cuts_off_is_told(tmp_path: Path) -
         scope = {"type": "http", "method": "POST", "path": INFER, "headers": []}
         task = asyncio.ensure_future(app(scope, receive, send))
         await asyncio.sleep(0.01)
-        app.state = "draining"
+        assert app._bodies.held == len(body)
+        app.state = state
         task.cancel()
         await task
+        assert app._bodies.held == 0
 
+    app._inference.answer = waits  # type: ignore[method-assign]
     asyncio.run(main())
-    assert (sent[0]["status"], app._bodies.held) == (503, 0)
-    assert {(b"retry-after", b"1"), (b"connection", b"close")} <= set(sent[0]["headers"])
-    assert "The server stopped before it had answered" in json.loads(sent[1]["body"])["error"]
+    return sent
+
+
+def test_a_client_that_goes_away_while_the_model_runs_gets_nothing(tmp_path: Path) -> None:
+    assert _cut_off(_app(tmp_path), state="ready") == []
+
+
+def test_a_request_that_the_end_of_the_server_cuts_off_is_told(tmp_path: Path) -> None:
+    head, body = _cut_off(_app(tmp_path), state="draining")
+    assert head["status"] == 503
+    assert {(b"retry-after", b"1"), (b"connection", b"close")} <= set(head["headers"])
+    assert "The server stopped before it had answered" in json.loads(body["body"])["error"]
 
 
 def test_bodies_that_are_held_leave_no_room_for_more(app: App) -> None:
