@@ -242,15 +242,21 @@ class DockerEngine:
     def clean(self) -> tuple[str, ...]:
         label: dict[str, Any] = {"label": LABEL}
         with engine_errors():
-            for container in self._client.containers.list(all=True, filters=label):
-                # A service runs until it is stopped; what it keeps may be all that there is of a release.
-                if container.labels[LABEL] != "service":
+            found = self._client.containers.list(all=True, filters=label)
+            # A service runs until it is stopped; what it keeps may be all that there is of a release.
+            services = [container for container in found if container.labels[LABEL] == "service"]
+            for container in found:
+                if container not in services:
                     remove(container)
-            for network in self._client.networks.list(filters=label):
+            # They are in the network, and their image is needed.
+            for network in [] if services else self._client.networks.list(filters=label):
                 with suppress(NotFound):
                     network.remove()
             images = self._client.images.list()
-        ours = [image for image in images if any(key.startswith(LABEL) for key in image.labels)]
+        used = {service.attrs["Image"] for service in services}
+        ours = [
+            image for image in images if any(key.startswith(LABEL) for key in image.labels) and image.id not in used
+        ]
         tags = tuple(sorted(tag for image in ours for tag in image.tags))
         self.remove(tags)
         return tags

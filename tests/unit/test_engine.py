@@ -35,28 +35,37 @@ def test_an_engine_with_containerds_store_is_refused_with_the_way_back(monkeypat
         connect()
 
 
-def test_cleaning_ends_no_service_and_passes_over_what_is_gone() -> None:
-    """A local registry may hold all that there is of a release."""
+@pytest.mark.parametrize(
+    ("kept", "gone"),
+    [((), ["serving", "network", "registry:1", "runtime:1"]), (("registry",), ["serving", "runtime:1"])],
+)
+def test_cleaning_ends_no_service_and_passes_over_what_is_gone(kept: tuple[str, ...], gone: list[str]) -> None:
+    """A local registry may hold all that there is of a release, and is in the network."""
     removed: list[str] = []
 
     class Thing:
         def __init__(self, name: str, kind: str) -> None:
             self.name = name
             self.labels = {LABEL: kind}
+            self.id, self.tags, self.attrs = name, [f"{name}:1"], {"Image": name}
 
         def remove(self, **_: object) -> None:
             if "gone" in self.name:
                 raise NotFound("it is gone")
             removed.append(self.name)
 
+    services = [Thing(name, "service") for name in kept]
     things = {
-        "containers": [Thing("registry", "service"), Thing("gone", "job"), Thing("serving", "serving")],
+        "containers": [*services, Thing("gone", "job"), Thing("serving", "serving")],
         "networks": [Thing("gone-network", "network"), Thing("network", "network")],
-        "images": [],
+        "images": [Thing("registry", "image"), Thing("runtime", "image")],
     }
-    listed = {kind: SimpleNamespace(list=lambda found=found, **_: found) for kind, found in things.items()}
-    assert DockerEngine(cast("docker.DockerClient", SimpleNamespace(**listed)), "unix:///sock").clean() == ()
-    assert removed == ["serving", "network"]
+    client = SimpleNamespace(
+        **{kind: SimpleNamespace(list=lambda found=found, **_: found) for kind, found in things.items()}
+    )
+    client.images.remove = removed.append
+    cleaned = DockerEngine(cast("docker.DockerClient", client), "unix:///sock").clean()
+    assert (removed, [*cleaned]) == (gone, [each for each in gone if ":" in each])
 
 
 def test_a_name_that_is_taken_comes_with_what_removes_it() -> None:
